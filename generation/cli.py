@@ -1,0 +1,256 @@
+"""The command line: ``terrascape render satellite --lat 45.98 --lon 7.66 --out outputs``.
+
+Results go to stdout (paths, one a line, or JSON), progress and mistakes to stderr. Exit code 0:
+done; 2: something to mend in what was asked, told in one sentence; 1: a mistake of ours, or a
+replay that is not equal; 130: stopped with Ctrl-C. Nothing here imports torch before it renders.
+
+Other packages add commands through the entry-point group ``terrascape.commands``: a function
+``command(subparsers)`` that declares a parser and sets its default ``run``.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import platform
+import sys
+from importlib import metadata
+from pathlib import Path
+
+from generation.console import DONE, OURS, THEIRS, Parser, Progress, guarded, real, whole
+from generation.spec import RunSpec
+
+COMMANDS = "terrascape.commands"
+_PACKAGES = (
+    *("terrascape", "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy"),
+    *("pillow", "rasterio", "shapely", "osmnx", "gradio"),
+)
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
+_NUMBERS = {
+    "seed": "chooses the noise, 0 to 2^63 - 1",
+    "size": "side of the picture in pixels, 64 to 1024, a multiple of 8",
+    "steps": "steps of the sampler, 1 to 200",
+    "zoom": "web-mercator zoom level, 0 to 22; sets the scale",
+    "text_guidance": "how far the prompt is exaggerated, 0 to 20",
+    "location_guidance": "how far the location is exaggerated, 0 to 20",
+    "layout_guidance": "how far the layout is exaggerated, 0 to 20",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command and give its exit code."""
+    words = sys.argv[1:] if argv is None else argv
+
+    def work() -> int | None:
+        parser = build_parser(words)
+        args = parser.parse_args(words)
+        if not hasattr(args, "run"):
+            parser.print_help(sys.stderr)
+            return THEIRS
+        code: int | None = args.run(args)
+        return code
+
+    return guarded("terrascape", work)
+
+
+def build_parser(words: list[str]) -> Parser:
+    """Declare the commands; those of other packages are loaded only where ``words`` needs them."""
+    parser = Parser(prog="terrascape", description="Draws what a place may look like.")
+    parser.add_argument(
+        "--version", action="version", version=f"terrascape {_version('terrascape')}"
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for add in (_add_render, _add_replay, _add_batch, _add_models, _add_info):
+        add(commands)
+    first = next((word for word in words if not word.startswith("-")), None)
+    if first is None or first not in commands.choices:
+        _add_entry_points(commands, first)
+    return parser
+
+
+def _add_entry_points(commands: "argparse._SubParsersAction[Parser]", wanted: str | None) -> None:
+    """Let other packages declare their commands: the wanted one, or all for the help."""
+    entries = sorted(metadata.entry_points(group=COMMANDS), key=lambda entry: entry.name)
+    for entry in [entry for entry in entries if entry.name == wanted] or entries:
+        try:
+            entry.load()(commands)
+        except ImportError as error:
+            if entry.name == wanted:
+                raise
+            print(f"terrascape: no command {entry.name!r} here ({error})", file=sys.stderr)
+
+
+def _add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
+    render = commands.add_parser("render", help="draw a place", description="Draw a place.")
+    kinds = render.add_subparsers(title="kinds", metavar="KIND", required=True)
+    parser = kinds.add_parser(
+        "satellite", help="a satellite image", description="Draw a georeferenced satellite image."
+    )
+    parser.add_argument("--lat", type=real, required=True, help="degrees north")
+    parser.add_argument("--lon", type=real, required=True, help="degrees east")
+    parser.add_argument("--prompt", default="", help="what it should look like")
+    parser.add_argument("--layout", default="auto", help="auto, none, or the path of a map file")
+    for name, text in _NUMBERS.items():
+        default = _DEFAULTS[name]
+        kind = whole if isinstance(default, int) else real
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=text
+        )
+    parser.add_argument("--no-location", action="store_true", help="do not tell where it lies")
+    parser.add_argument("--model", default=_DEFAULTS["model"], help="see `terrascape models`")
+    parser.add_argument("--online", action="store_true", help="let the layout come from Overpass")
+    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the results")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_render_satellite)
+
+
+def _render_satellite(args: argparse.Namespace) -> None:
+    fields = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
+    spec = RunSpec(**fields, use_location=not args.no_location).pinned()
+    from generation.media.artifact import save_satellite
+    from generation.media.folder import output_folder
+
+    with output_folder(args.out, needed_bytes=9 * spec.size**2 + 1_000_000):
+        from generation.pipelines.satellite import render
+
+        result = render(spec, on_step=Progress("step"), online=args.online)
+        paths = [str(path) for path in save_satellite(result, args.out)]
+    _tell_notes(result.provenance.get("notes"))
+    if args.json:
+        seconds = result.provenance.get("seconds")
+        _print_json({"files": paths, "spec": dataclasses.asdict(result.spec), "seconds": seconds})
+    else:
+        print(*paths, sep="\n")
+
+
+def _tell_notes(notes: object) -> None:
+    if isinstance(notes, list | tuple):
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
+
+
+def _add_replay(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "replay",
+        help="make a saved render again and compare",
+        description="Make a saved render again; exit code 0 only if every pixel is equal.",
+    )
+    parser.add_argument("file", type=Path, help="a .png, .tif or .json that `render` wrote")
+    parser.add_argument("--show", action="store_true", help="only print the record of its making")
+    parser.add_argument("--out", type=Path, help="save what was made again in this folder")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_replay)
+
+
+def _replay(args: argparse.Namespace) -> int:
+    from generation.media.artifact import read_artifact
+
+    artifact = read_artifact(args.file)
+    if args.show:
+        _print_json(artifact.record)
+        return DONE
+    from generation.media.artifact import save_satellite
+    from generation.pipelines.satellite import render
+    from generation.replay import compare, render_again
+
+    again = render_again(artifact, render, on_step=Progress("step"))
+    verdict = compare(artifact, again)
+    paths = [str(path) for path in save_satellite(again, args.out)] if args.out else []
+    if args.json:
+        _print_json({**dataclasses.asdict(verdict), "files": paths})
+    else:
+        print(verdict.text, *paths, sep="\n")
+    return DONE if verdict.equal else OURS
+
+
+def _add_batch(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "batch",
+        help="render many places",
+        description="Render every request of a file; started again, it goes on where it stopped.",
+    )
+    parser.add_argument("requests", type=Path, help="a .jsonl or .csv file of requests")
+    parser.add_argument("--out", type=Path, required=True, help="folder of the results")
+    parser.add_argument("--online", action="store_true", help="let layouts come from Overpass")
+    parser.add_argument("--engine", choices=["local"], default="local", help="where it runs")
+    parser.add_argument("--workers", type=whole, default=1, metavar="N", help="processes, 1 to 64")
+    parser.set_defaults(run=_batch)
+
+
+def _batch(args: argparse.Namespace) -> int:
+    from generation.render_batch import run_batch, run_workers, summary
+
+    if args.workers == 1:
+        tally = run_batch(args.requests, args.out, online=args.online)
+    else:
+        tally = run_workers(args.requests, args.out, workers=args.workers, online=args.online)
+    print(f"terrascape: {summary(tally, args.out)}", file=sys.stderr)
+    return tally.exit_code
+
+
+def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser("models", help="list what --model takes")
+    parser.add_argument("--json", action="store_true", help="print a JSON list")
+    parser.set_defaults(run=_models)
+
+
+def _models(args: argparse.Namespace) -> None:
+    models = _known_models()
+    if args.json:
+        _print_json(models)
+        return
+    for model in models:
+        print(f"{model['name']:24} {'here' if model['here'] else 'not here':9} {model['summary']}")
+
+
+def _known_models() -> list[dict[str, object]]:
+    from generation.registry import find, is_here, list_models
+
+    return [{**dataclasses.asdict(find(name)), "here": is_here(name)} for name in list_models()]
+
+
+def _add_info(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser("info", help="versions, models and the machine")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_info)
+
+
+def _info(args: argparse.Namespace) -> None:
+    from generation.geo.sources import cache_folder
+    from generation.registry import ASSETS
+
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    about: dict[str, object] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": {"present": os.cpu_count(), "usable": usable},
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "models": {str(model["name"]): bool(model["here"]) for model in _known_models()},
+        "folders": {
+            "assets": str(ASSETS),
+            "TERRASCAPE_HOME": os.environ.get("TERRASCAPE_HOME"),
+            "layout cache": str(cache_folder()),
+        },
+    }
+    if args.json:
+        _print_json(about)
+        return
+    for name, value in about.items():
+        lines = value if isinstance(value, dict) else {"": value}
+        for key, each in lines.items():
+            print(f"{f'{name} {key}':36} {each}")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _print_json(value: object) -> None:
+    print(json.dumps(value, indent=2))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

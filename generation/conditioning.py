@@ -1,0 +1,165 @@
+"""From embeddings to what a denoiser attends to: tokens, their mask, and one vector.
+
+Conditioners take embeddings, not models, so any encoder can drive any pipeline. A missing input is
+a learned null, reached in training by dropping inputs one by one; it is never a zero that could be
+mistaken for a place or a word.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generation.encoders.location import LocationEncoder
+from generation.geo.layout import PALETTE
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a denoiser is told, for a batch."""
+
+    tokens: Float[Tensor, "batch tokens dim"]
+    mask: Bool[Tensor, "batch tokens"]
+    vector: Float[Tensor, "batch features"]
+    hint: Float[Tensor, "batch hint rows cols"]
+    """The layout (or its null) for the control branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """The inputs of a batch and, for each, which samples have it."""
+
+    states: Float[Tensor, "batch words 384"]
+    words: Bool[Tensor, "batch words"]
+    latlon: Float[Tensor, "batch 2"]
+    gsd_m: Float[Tensor, " batch"]
+    classes: UInt8[Tensor, "batch height width"]
+    has_text: Bool[Tensor, " batch"]
+    has_location: Bool[Tensor, " batch"]
+    has_layout: Bool[Tensor, " batch"]
+
+
+class TextConditioner(nn.Module):
+    """Project token states; without a text, one learned token and a learned vector."""
+
+    def __init__(self, state_dim: int, token_dim: int, vector_dim: int) -> None:
+        super().__init__()
+        self.to_tokens = nn.Sequential(nn.Linear(state_dim, token_dim), nn.LayerNorm(token_dim))
+        self.to_vector = nn.Linear(state_dim, vector_dim)
+        self.null_token = nn.Parameter(0.02 * torch.randn(token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(vector_dim))
+
+    def forward(
+        self,
+        states: Float[Tensor, "batch words state"],
+        words: Bool[Tensor, "batch words"],
+        keep: Bool[Tensor, " batch"],
+    ) -> tuple[
+        Float[Tensor, "batch words dim"], Bool[Tensor, "batch words"], Float[Tensor, "batch vector"]
+    ]:
+        """Return tokens, their mask, and a vector made from the mean state."""
+        first = F.one_hot(torch.zeros(len(keep), dtype=torch.long), words.shape[1]).bool()
+        mask = torch.where(keep[:, None], words, first.to(words.device))
+        tokens = torch.where(keep[:, None, None], self.to_tokens(states), self.null_token)
+        weight = words.float() / words.sum(1, keepdim=True).clamp_min(1)
+        vector = self.to_vector((states * weight[..., None]).sum(1))
+        return tokens, mask, torch.where(keep[:, None], vector, self.null_vector)
+
+
+class LocationConditioner(nn.Module):
+    """Project a location embedding to tokens and a vector, with learned nulls."""
+
+    def __init__(self, embed_dim: int, token_dim: int, vector_dim: int, num_tokens: int) -> None:
+        super().__init__()
+        self.to_tokens = nn.Sequential(
+            nn.Linear(embed_dim, num_tokens * token_dim),
+            nn.Unflatten(-1, (num_tokens, token_dim)),
+            nn.LayerNorm(token_dim),
+        )
+        self.to_vector = nn.Linear(embed_dim, vector_dim)
+        self.null_tokens = nn.Parameter(0.02 * torch.randn(num_tokens, token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(vector_dim))
+
+    def forward(
+        self, embedding: Float[Tensor, "batch embed"], keep: Bool[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch vector"]]:
+        """Return the tokens and the vector; where ``keep`` is false, the nulls."""
+        tokens = torch.where(keep[:, None, None], self.to_tokens(embedding), self.null_tokens)
+        return tokens, torch.where(keep[:, None], self.to_vector(embedding), self.null_vector)
+
+
+class ScaleConditioner(nn.Module):
+    """Project the ground sample distance to a vector."""
+
+    def __init__(self, vector_dim: int, waves: int = 16) -> None:
+        super().__init__()
+        self.waves = waves
+        self.to_vector = nn.Sequential(
+            nn.Linear(2 * waves, vector_dim), nn.SiLU(), nn.Linear(vector_dim, vector_dim)
+        )
+
+    def forward(self, gsd_m: Float[Tensor, " batch"]) -> Float[Tensor, "batch vector"]:
+        """Take metres per pixel, from centimetres to hundreds of kilometres."""
+        octave = torch.log2(gsd_m)[:, None] / 2
+        angle = octave * torch.linspace(0.1, math.pi, self.waves, device=gsd_m.device)
+        return self.to_vector(torch.cat([angle.sin(), angle.cos()], dim=-1))
+
+
+class LayoutConditioner(nn.Module):
+    """Fold a layout's palette image to the grid of latents; without one, a learned cell."""
+
+    def __init__(self, patch: int) -> None:
+        super().__init__()
+        self.patch = patch
+        self.null_hint = nn.Parameter(torch.full((3 * patch * patch,), 0.5))
+        self.register_buffer("palette", torch.from_numpy(PALETTE).float() / 255, persistent=False)
+
+    def forward(
+        self, classes: UInt8[Tensor, "batch height width"], keep: Bool[Tensor, " batch"]
+    ) -> Float[Tensor, "batch hint rows cols"]:
+        """Return hints in [0, 1], three colours for each pixel of a patch."""
+        rgb = self.palette[classes.long()].permute(0, 3, 1, 2)
+        hint = F.pixel_unshuffle(rgb, self.patch)
+        return torch.where(keep[:, None, None, None], hint, self.null_hint[:, None, None])
+
+
+class SatelliteConditioner(ModelMixin, ConfigMixin):
+    """All inputs of a satellite image, any subset of them present."""
+
+    @register_to_config
+    def __init__(
+        self,
+        state_dim: int = 384,
+        token_dim: int = 128,
+        vector_dim: int = 256,
+        location_degree: int = 12,
+        location_dim: int = 256,
+        location_tokens: int = 2,
+        patch: int = 8,
+    ) -> None:
+        super().__init__()
+        self.location_encoder = LocationEncoder(
+            degree=location_degree, hidden_dim=location_dim, embed_dim=location_dim
+        )
+        self.text = TextConditioner(state_dim, token_dim, vector_dim)
+        self.location = LocationConditioner(location_dim, token_dim, vector_dim, location_tokens)
+        self.scale = ScaleConditioner(vector_dim)
+        self.layout = LayoutConditioner(patch)
+
+    def forward(self, given: Given) -> Condition:
+        """Gather all tokens, sum all vectors."""
+        words, word_mask, text_vector = self.text(given.states, given.words, given.has_text)
+        embedding = self.location_encoder(given.latlon)
+        places, place_vector = self.location(embedding, given.has_location)
+        seen = word_mask.new_ones(places.shape[:2])
+        return Condition(
+            tokens=torch.cat([places, words], dim=1),
+            mask=torch.cat([seen, word_mask], dim=1),
+            vector=text_vector + place_vector + self.scale(given.gsd_m),
+            hint=self.layout(given.classes, given.has_layout),
+        )

@@ -1,0 +1,187 @@
+"""Settings: frozen dataclasses, read from YAML with ``key=value`` overrides, checked at the edge.
+
+A configuration class stands beside what it configures::
+
+    @config
+    class LoopConfig:
+        lr: float = 1e-4
+        '''Peak learning rate.'''
+
+    cfg = load_config(RunConfig, Path("configs/geosynth_nano.yaml"), ["loop.lr=3e-4"])
+
+Values are taken as written: a number in quotes, ``yes`` for a number or ``1.5`` for a count is a
+mistake and not a conversion. All mistakes of a file are reported in one error.
+"""
+
+import dataclasses
+import difflib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from pathlib import Path, PurePath
+from typing import Any, TypeVar, cast, dataclass_transform, get_args, get_type_hints
+
+import yaml
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from generation.errors import ConfigError, MissingFileError
+
+T = TypeVar("T")
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
+def config(cls: type[T]) -> type[T]:
+    """Make a frozen, keyword-only dataclass of which no unknown key and no NaN is accepted.
+
+    Without ``extra="forbid"`` pydantic ignores unknown keys of a dataclass: a typo would train
+    with the default.
+    """
+    rules = ConfigDict(extra="forbid", allow_inf_nan=False)
+    cls.__pydantic_config__ = rules  # type: ignore[attr-defined]
+    return dataclass(frozen=True, kw_only=True)(cls)
+
+
+def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
+    """Read a configuration; JSON, such as a checkpoint's ``config.json``, is YAML too.
+
+    Args:
+        cls: A class made by ``@config``.
+        path: The file; an empty one means all defaults.
+        overrides: ``key=value`` with dots for sections, applied in order; values are YAML.
+
+    Raises:
+        MissingFileError: The file is not there.
+        ConfigError: All mistakes of the file and of the overrides, together.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no configuration at {path} (give the path of a YAML file)")
+    mistakes: list[str] = []
+    tree = _read_yaml(path, mistakes)
+    for override in overrides:
+        _apply_override(tree, override, mistakes)
+    return _validate(cls, tree, str(path), mistakes)
+
+
+def to_yaml(cfg: object) -> str:
+    """Write a configuration so that ``load_config`` gives an equal one; fields keep their order."""
+    if not is_dataclass(cfg) or isinstance(cfg, type):
+        raise ConfigError(f"{cfg!r} is no configuration (give an instance of a @config class)")
+    plain = _plain(dataclasses.asdict(cfg))
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which ``3e-4`` is a number and a key given twice is a mistake."""
+
+    mistakes: list[str]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                line = key.start_mark.line + 1
+                self.mistakes.append(f"{key.value}: given twice (again in line {line}; keep one)")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
+    list("-+.0123456789"),
+)
+
+
+def _parse(text: str, mistakes: list[str]) -> object:
+    loader = _Loader(text)
+    loader.mistakes = mistakes
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
+
+
+def _read_yaml(path: Path, mistakes: list[str]) -> dict[str, Any]:
+    try:
+        tree = _parse(path.read_text(encoding="utf-8"), mistakes)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} is not YAML: {reason} (mend the line that is named)") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"{path} holds a {type(tree).__name__} (a configuration is a list of 'key: value')"
+        )
+    return tree
+
+
+def _apply_override(tree: dict[str, Any], override: str, mistakes: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names):
+        mistakes.append(f"override {override!r}: not key=value (write for example loop.lr=1e-4)")
+        return
+    try:
+        value = _parse(text, mistakes)
+    except yaml.YAMLError:
+        mistakes.append(f"override {override!r}: {text!r} is not YAML (quote the value)")
+        return
+    section = tree
+    for depth, name in enumerate(names[:-1], start=1):
+        inner = section.setdefault(name, {})
+        if not isinstance(inner, dict):
+            where = ".".join(names[:depth])
+            mistakes.append(f"override {override!r}: {where} is a value and not a section")
+            return
+        section = inner
+    section[names[-1]] = value
+
+
+def _validate(cls: type[T], tree: Mapping[str, Any], source: str, mistakes: list[str]) -> T:
+    cfg: T | None = None
+    try:
+        # JSON mode: a list may become a tuple and a string a path, but nothing else is converted.
+        text = json.dumps(tree, default=str)
+        cfg = TypeAdapter(cls).validate_json(text, strict=True)
+    except ValidationError as error:
+        mistakes.extend(_sentence(cls, dict(detail)) for detail in error.errors())
+    if mistakes or cfg is None:
+        head = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+        raise ConfigError(f"{source}: {head}\n" + "\n".join(f"  {line}" for line in mistakes))
+    return cfg
+
+
+def _sentence(cls: type, detail: Mapping[str, Any]) -> str:
+    where, name = detail["loc"], ".".join(str(part) for part in detail["loc"]) or "(whole file)"
+    if detail["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
+        known = _known_keys(cls, where[:-1])
+        near = difflib.get_close_matches(str(where[-1]), known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        return f"{name}: unknown key ({hint}known here: {', '.join(known)})"
+    if detail["type"] in {"missing", "missing_argument", "missing_keyword_only_argument"}:
+        return f"{name}: not given, and it has no default (add it to the file)"
+    if detail["type"] == "value_error":
+        return f"{name}: {detail['ctx']['error']}"
+    return f"{name}: {detail['input']!r} was given ({detail['msg']})"
+
+
+def _known_keys(cls: type, sections: Sequence[str | int]) -> list[str]:
+    """Return the field names of the dataclass that lies at a path of section names."""
+    for name in sections:
+        annotation = get_type_hints(cls).get(str(name), object)
+        inner = [kind for kind in (annotation, *get_args(annotation)) if is_dataclass(kind)]
+        if not inner:
+            return []
+        cls = cast(type, inner[0])
+    return [entry.name for entry in dataclasses.fields(cls)] if is_dataclass(cls) else []
+
+
+def _plain(value: object) -> object:
+    """Turn tuples into lists and paths into text, which is all that YAML has no word for."""
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return str(value) if isinstance(value, PurePath) else value

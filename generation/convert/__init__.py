@@ -1,0 +1,66 @@
+"""Foreign checkpoints to safetensors, with every key accounted for.
+
+``geoclip``     the location encoder of GeoCLIP 1.3.0, from its wheel or its .pth
+``controlnet``  a GeoSynth .ckpt: its ControlNet in diffusers' layout, and its CoordNet if any
+``coordnet``    a GeoSynth .ckpt: its CoordNet alone
+
+Whatever is not converted is named in ``conversion.json`` with the reason, and a key that belongs
+to the converted part but has no place in it is an error.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from generation.checkpoint import read_foreign, sha256_file
+from generation.convert.geoclip import MEMBER, convert_geoclip
+from generation.convert.geosynth import convert_controlnet, convert_coordnet
+from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
+from generation.errors import InvalidSpecError, OutputError
+
+__all__ = ["Conversion", "convert", "kinds"]
+
+_CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
+    "controlnet": convert_controlnet,
+    "coordnet": convert_coordnet,
+    "geoclip": convert_geoclip,
+}
+
+
+def convert(kind: str, source: Path, out: Path) -> Conversion:
+    """Convert a foreign checkpoint into a folder that holds no weights yet.
+
+    Args:
+        kind: One of ``kinds()``.
+        source: The foreign file.
+        out: A folder; it is made if needed.
+
+    Raises:
+        InvalidSpecError: There is no such kind.
+        MissingFileError: There is no such file.
+        WeightsError: The file is damaged, or not what the kind says.
+        OutputError: The folder holds weights already or cannot be written to.
+    """
+    if kind not in _CONVERTERS:
+        raise InvalidSpecError(f"kind={kind!r} cannot be converted (choose {', '.join(kinds())})")
+    if next(out.rglob("*.safetensors"), None) is not None:
+        raise OutputError(
+            f"{out} holds weights already (nothing is overwritten; name a new folder)"
+        )
+    tensors, notes = read_foreign(source, _member(kind, source))
+    report = Conversion(
+        kind=kind, source=source.name, source_sha256=sha256_file(source), notes=notes
+    )
+    _CONVERTERS[kind](tensors, out, report)
+    write_json(out / REPORT_NAME, asdict(report))
+    return report
+
+
+def kinds() -> list[str]:
+    """Names of what can be converted."""
+    return sorted(_CONVERTERS)
+
+
+def _member(kind: str, source: Path) -> str | None:
+    """Return the file inside an archive that a kind is read from."""
+    return MEMBER if kind == "geoclip" and source.suffix == ".whl" else None

@@ -1,0 +1,1 @@
+"""Noise, samplers and guidance, each apart from the network."""

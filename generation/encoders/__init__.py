@@ -1,0 +1,1 @@
+"""Inputs turned into embeddings."""

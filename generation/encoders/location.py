@@ -1,0 +1,166 @@
+"""Where on Earth: location encoders, latitude first.
+
+``LocationEncoder`` is our own: spherical harmonics, which know no seam and no pole, then a network
+with sine activations. ``GeoClipLocationEncoder`` runs published weights.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+def spherical_harmonics(
+    latlon: Float[Tensor, "*batch 2"], degree: int
+) -> Float[Tensor, "*batch features"]:
+    """Evaluate the real orthonormal spherical harmonics below a degree.
+
+    The associated Legendre functions come from the fully normalised three-term recurrence, whose
+    terms stay of order one in float32; the factor sin(theta)^m is carried along, so both poles are
+    ordinary points.
+
+    Args:
+        latlon: Degrees, latitude first.
+        degree: Number of bands L; the result has L squared features.
+
+    Returns:
+        Values ordered by band l, then m from -l to l.
+
+    Source:
+        Holmes and Featherstone, "A unified approach to the Clenshaw summation and the recursive
+        computation of very high degree and order normalised associated Legendre functions",
+        J. Geodesy 76 (2002), Eqs. 11-13 (without their factor sqrt(4 pi)).
+    """
+    lat, lon = torch.deg2rad(latlon).unbind(-1)
+    z, ring = torch.sin(lat), torch.cos(lat)
+    bands: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(z, math.sqrt(1 / (4 * math.pi)))}
+    for m in range(1, degree):
+        bands[m, m] = bands[m - 1, m - 1] * ring * math.sqrt((2 * m + 1) / (2 * m))
+    for m in range(degree):
+        for band in range(m + 1, degree):
+            a = math.sqrt((4 * band**2 - 1) / (band**2 - m**2))
+            value = a * z * bands[band - 1, m]
+            if band > m + 1:
+                b = math.sqrt(
+                    (2 * band + 1) * ((band - 1) ** 2 - m**2) / ((2 * band - 3) * (band**2 - m**2))
+                )
+                value = value - b * bands[band - 2, m]
+            bands[band, m] = value
+    features = []
+    for band in range(degree):
+        for m in range(-band, band + 1):
+            angle = torch.sin(-m * lon) if m < 0 else torch.cos(m * lon)
+            norm = 1.0 if m == 0 else math.sqrt(2)
+            features.append(norm * bands[band, abs(m)] * angle)
+    return torch.stack(features, dim=-1)
+
+
+class _Sine(nn.Module):
+    """A linear layer followed by a sine.
+
+    Source:
+        Sitzmann et al., "Implicit Neural Representations with Periodic Activation Functions"
+        (2020), §3.2: weights uniform in ±sqrt(6/n)/omega, ±1/n in the first layer.
+    """
+
+    def __init__(self, features_in: int, features_out: int, omega: float, *, first: bool) -> None:
+        super().__init__()
+        self.omega = omega
+        self.linear = nn.Linear(features_in, features_out)
+        bound = 1 / features_in if first else math.sqrt(6 / features_in) / omega
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+
+    def forward(self, x: Float[Tensor, "*batch i"]) -> Float[Tensor, "*batch o"]:
+        return torch.sin(self.omega * self.linear(x))
+
+
+class LocationEncoder(ModelMixin, ConfigMixin):
+    """Spherical harmonics and a sine network: coordinates to an embedding.
+
+    Source:
+        Rußwurm et al., "Geographic Location Encoding with Spherical Harmonics and Sinusoidal
+        Representation Networks" (2024).
+    """
+
+    @register_to_config
+    def __init__(
+        self, degree: int = 12, hidden_dim: int = 256, embed_dim: int = 256, layers: int = 2
+    ) -> None:
+        super().__init__()
+        dims = [degree**2, *[hidden_dim] * layers]
+        self.degree = degree
+        self.sines = nn.Sequential(
+            *(
+                _Sine(dims[i], dims[i + 1], 30.0 if i == 0 else 1.0, first=i == 0)
+                for i in range(layers)
+            )
+        )
+        self.out = nn.Linear(hidden_dim, embed_dim)
+
+    def forward(self, latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
+        """Embed points given as (lat, lon) degrees."""
+        return self.out(self.sines(spherical_harmonics(latlon, self.degree)))
+
+
+class GeoClipLocationEncoder(ModelMixin, ConfigMixin):
+    """GeoCLIP's location tower: three scales of random Fourier features, summed.
+
+    Source:
+        Vivanco Cepeda et al., "GeoCLIP" (NeurIPS 2023), §3.1; Equal Earth projection: Šavrič et
+        al., IJGIS 33 (2019), Eqs. 4-7, scaled as in the published weights.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        sigmas: Sequence[float] = (1.0, 16.0, 256.0),
+        fourier_dim: int = 256,
+        hidden_dim: int = 1024,
+        embed_dim: int = 512,
+    ) -> None:
+        super().__init__()
+        self.frequencies = nn.ParameterList(
+            nn.Parameter(s * torch.randn(fourier_dim, 2), requires_grad=False) for s in sigmas
+        )
+        self.towers = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(2 * fourier_dim, hidden_dim),
+                nn.ReLU(),
+                nn.Linear(hidden_dim, hidden_dim),
+                nn.ReLU(),
+                nn.Linear(hidden_dim, hidden_dim),
+                nn.ReLU(),
+                nn.Linear(hidden_dim, embed_dim),
+            )
+            for _ in sigmas
+        )
+
+    def forward(self, latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
+        """Embed points given as (lat, lon) degrees."""
+        xy = equal_earth(latlon)
+        total = xy.new_zeros(len(xy), self.config["embed_dim"])
+        for frequency, tower in zip(self.frequencies, self.towers, strict=True):
+            angle = 2 * math.pi * xy @ frequency.T.to(xy.dtype)
+            total = total + tower(torch.cat([torch.cos(angle), torch.sin(angle)], dim=-1))
+        return total
+
+
+def equal_earth(latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
+    """Project degrees with the Equal Earth projection, scaled to about [-1, 1]."""
+    a1, a2, a3, a4 = 1.340264, -0.081106, 0.000893, 0.003796
+    lat, lon = torch.deg2rad(latlon).unbind(-1)
+    theta = torch.asin(math.sqrt(3) / 2 * torch.sin(lat))
+    slope = 3 * (9 * a4 * theta**8 + 7 * a3 * theta**6 + 3 * a2 * theta**2 + a1)
+    x = 2 * math.sqrt(3) * lon * torch.cos(theta) / slope
+    y = a4 * theta**9 + a3 * theta**7 + a2 * theta**3 + a1 * theta
+    return torch.stack([x, y], dim=-1) * 66.50336 / 180
+
+
+def load_geoclip(folder: Path) -> GeoClipLocationEncoder:
+    """Load the converted GeoCLIP weights (``terrascape convert geoclip``)."""
+    return GeoClipLocationEncoder.from_pretrained(folder, use_safetensors=True).eval()

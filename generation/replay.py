@@ -1,0 +1,189 @@
+"""Make a saved render again, and say whether it comes out the same, and if not, why."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from generation.errors import LayoutError, MissingFileError
+from generation.geo.layout import Layout
+from generation.geo.mercator import Window
+from generation.media.artifact import (
+    Artifact,
+    Rendered,
+    Renderer,
+    encode,
+    make_record,
+    manifest_mistakes,
+    pixels_sha256,
+)
+from generation.media.image import read_bytes
+from generation.spec import RunSpec
+
+CLOSE_DB = 30.0
+"""PSNR from which two pictures are called close."""
+_MACHINE = ("provenance.versions", "provenance.device", "provenance.threads")
+"""Parts of the record that may differ while the picture is still the same."""
+_MAKER = ("model", "model_sha256", "versions", "device", "threads", "seconds")
+"""Parts of a provenance that tell who rendered, not what."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a replay compares with the file."""
+
+    equal: bool
+    text: str
+    """One line: equal, close with PSNR, or why not."""
+    psnr_db: float | None
+    """None where the pictures are the same or have different sizes."""
+    differences: tuple[str, ...]
+    """Where the records differ: ``name: recorded -> now``."""
+
+
+@dataclass(frozen=True)
+class Again:
+    """A render made from the saved layout, told as the original tells it."""
+
+    image: UInt8[np.ndarray, "height width 3"]
+    layout: Layout | None
+    spec: RunSpec
+    window: Window
+    provenance: dict[str, object]
+
+
+def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> Rendered:
+    """Render an artefact's spec anew.
+
+    A layout file that is gone or changed is replaced by the layout saved beside the artefact, and
+    so is one that came from the network, since maps change.
+
+    Args:
+        artifact: What was read from disk.
+        renderer: What makes the render.
+        options: Handed on to it.
+
+    Raises:
+        LayoutError: Neither the layout nor its saved copy is there.
+    """
+    saved = _saved_layout(artifact)
+    if saved is None:
+        return renderer(artifact.spec, **options)
+    spec = dataclasses.replace(artifact.spec, layout=str(saved), layout_sha256=None).pinned()
+    return _as_recorded(renderer(spec, **options), artifact)
+
+
+def compare(artifact: Artifact, render: Rendered) -> Verdict:
+    """Say whether a render is what the artefact holds."""
+    damage = manifest_mistakes(artifact.path) if artifact.ending == ".json" else []
+    if damage:
+        return Verdict(False, f"not equal: {'; '.join(damage)}", None, tuple(damage))
+    pixels, record = artifact.pixels(), make_record(render)
+    differences = tuple(_differences(artifact.record, record))
+    if np.array_equal(pixels, render.image):
+        return _compare_files(artifact, render, differences)
+    reason = _reason(artifact, pixels, differences)
+    if pixels.shape != render.image.shape:
+        sizes = " and ".join(
+            f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, render.image)
+        )
+        return Verdict(False, f"not equal: sizes {sizes}; {reason}", None, differences)
+    psnr = psnr_db(pixels, render.image)
+    word = "close" if psnr >= CLOSE_DB else "not equal"
+    return Verdict(False, f"{word}: PSNR {psnr:.1f} dB; {reason}", psnr, differences)
+
+
+def psnr_db(
+    a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]
+) -> float:
+    """Give the peak signal-to-noise ratio of two 8-bit images, decibels; infinite if equal."""
+    error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _saved_layout(artifact: Artifact) -> Path | None:
+    """Give the saved layout where it must stand in for the original; None: the original is fine."""
+    spec = artifact.spec
+    provenance = artifact.record.get("provenance")
+    online = isinstance(provenance, dict) and bool(provenance.get("online"))
+    if spec.layout == "none" or (spec.layout_path is None and not online):
+        return None
+    why = "came from the network"
+    if spec.layout_path is not None:
+        try:
+            spec.pinned()
+        except (MissingFileError, LayoutError) as error:
+            why = f"cannot be used ({error})"
+        else:
+            return None
+    saved = artifact.layout_file()
+    if saved is None:
+        raise LayoutError(
+            f"{artifact.path}: its layout {why}, and {artifact.sibling('.layout.png').name} beside "
+            "it is missing or changed as well (put one of them back)"
+        )
+    return saved
+
+
+def _as_recorded(render: Rendered, artifact: Artifact) -> Again:
+    """Tell a render from the saved layout as one from the original, of which it is a copy."""
+    told, recorded = artifact.record.get("layout"), artifact.record.get("provenance")
+    layout = render.layout
+    if layout is not None and isinstance(told, dict):
+        layout = dataclasses.replace(
+            layout,
+            source=str(told.get("source")),
+            attribution=str(told.get("attribution")),
+            notes=tuple(told.get("notes", ())),
+        )
+    maker = {name: render.provenance[name] for name in _MAKER if name in render.provenance}
+    provenance = {**recorded, **maker} if isinstance(recorded, dict) else render.provenance
+    return Again(render.image, layout, artifact.spec, render.window, provenance)
+
+
+def _compare_files(artifact: Artifact, render: Rendered, differences: tuple[str, ...]) -> Verdict:
+    """Judge a replay whose picture is the same."""
+    same_bytes = artifact.ending == ".json" or (
+        encode(render)[artifact.ending] == read_bytes(artifact.path)
+    )
+    other = [each for each in differences if not each.startswith(_MACHINE)]
+    if other:
+        text = f"not equal: the picture is the same, but its record is not: {'; '.join(other)}"
+        return Verdict(False, text, None, differences)
+    if differences:
+        text = f"equal: every pixel, though made elsewhere: {'; '.join(differences)}"
+        return Verdict(True, text, None, differences)
+    text = "equal" if same_bytes else "equal: every pixel and the record; the file was encoded anew"
+    return Verdict(True, text, None, ())
+
+
+def _reason(
+    artifact: Artifact,
+    pixels: UInt8[np.ndarray, "height width 3"],
+    differences: tuple[str, ...],
+) -> str:
+    if pixels_sha256(pixels) != artifact.record.get("pixels_sha256"):
+        return "the file's pixels were changed after it was made"
+    told = [each for each in differences if not each.startswith("pixels_sha256")]
+    if told:
+        return "; ".join(told)
+    return "same model, layout and versions: this processor rounds differently"
+
+
+def _differences(was: object, now: object, name: str = "") -> list[str]:
+    """List where two records differ, as ``name: recorded -> now``."""
+    if isinstance(was, Mapping) and isinstance(now, Mapping):
+        found = []
+        for key in sorted({*was, *now}):
+            inner = f"{name}.{key}" if name else str(key)
+            found += _differences(was.get(key), now.get(key), inner)
+        return found
+    return [] if was == now else [f"{name}: {_brief(was)} -> {_brief(now)}"]
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}…"

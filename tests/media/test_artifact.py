@@ -1,0 +1,228 @@
+import json
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from stand_in import draw, names, repaint
+from test_folder import largest_file
+
+from generation.errors import InvalidSpecError, MissingFileError, OutputError
+from generation.media import artifact
+from generation.media.artifact import (
+    encode,
+    find_done,
+    manifest_mistakes,
+    read_artifact,
+    read_spec,
+    save_satellite,
+    stem_of,
+)
+from generation.media.geotiff import geotiff_tags
+from generation.media.image import open_rgb, png_text
+from generation.spec import RunSpec
+
+
+@pytest.fixture
+def spec():
+    return RunSpec(lat=-45.98, lon=7.66, prompt="snow 🏔️\nand <ice> \x01", seed=7, size=64)
+
+
+@pytest.fixture
+def render(spec):
+    return draw(spec)
+
+
+def test_every_file_carries_the_spec(spec, render, tmp_path):
+    png, tif, layout, manifest = save_satellite(render, tmp_path / "out")
+    for path in (png, tif, manifest):
+        assert read_spec(path) == spec
+        np.testing.assert_array_equal(read_artifact(path).pixels(), render.image)
+    np.testing.assert_array_equal(open_rgb(layout), render.layout.rgb())
+    assert names(tmp_path / "out") == sorted(path.name for path in (png, tif, layout, manifest))
+    assert png.name.startswith("satellite_45.980S_7.660E_")
+
+
+def test_the_record_names_model_versions_licences_and_that_it_is_synthetic(render, tmp_path):
+    png, tif, _, manifest = save_satellite(render, tmp_path)
+    for path in (png, tif, manifest):
+        record = read_artifact(path).record
+        assert record["synthetic"] is True
+        assert record["provenance"]["model_sha256"] == "ab" * 32
+        assert record["provenance"]["licences"] == ["Apache-2.0"]
+        assert record["layout"]["attribution"] == "© nobody"
+        assert "seconds" not in json.dumps(record)
+    texts = png_text(png.read_bytes())
+    assert texts["Synthetic"] == "true"
+    assert "trainedAlgorithmicMedia" in texts["XML:com.adobe.xmp"]
+    assert geotiff_tags(tif.read_bytes())["SYNTHETIC"] == "true"
+    assert json.loads(manifest.read_text())["synthetic"] is True
+    assert json.loads(manifest.read_text())["run"]["seconds"] > 0
+
+
+def test_timing_does_not_reach_the_pictures(render):
+    slower = repaint(render, provenance={**render.provenance, "seconds": 99.0})
+    assert encode(render) == encode(slower)
+
+
+def test_no_layout_no_layout_file(tmp_path):
+    spec = RunSpec(lat=1.0, lon=2.0, layout="none", size=64)
+    paths = save_satellite(draw(spec), tmp_path)
+    assert [path.name.removeprefix(stem_of(spec)) for path in paths] == [".png", ".tif", ".json"]
+    assert read_artifact(paths[0]).record["layout"] is None
+
+
+def test_saving_again_changes_nothing(render, tmp_path):
+    paths = save_satellite(render, tmp_path)
+    before = [path.stat().st_mtime_ns for path in paths]
+    slower = repaint(render, provenance={**render.provenance, "seconds": 99.0})
+    assert save_satellite(slower, tmp_path) == paths
+    assert [path.stat().st_mtime_ns for path in paths] == before
+
+
+def test_what_another_version_drew_is_kept_beside_the_new(spec, render, tmp_path):
+    first = save_satellite(render, tmp_path)
+    kept = first[0].read_bytes()
+    second = save_satellite(draw(spec, version="2"), tmp_path)
+    assert second[0].name == f"{stem_of(spec)}-2.png"
+    assert first[0].read_bytes() == kept
+    assert save_satellite(draw(spec, version="2"), tmp_path) == second
+
+
+def test_half_a_set_is_completed(render, tmp_path):
+    paths = save_satellite(render, tmp_path)
+    for path in paths[1:]:
+        path.unlink()
+    assert save_satellite(render, tmp_path) == paths
+    assert manifest_mistakes(paths[-1]) == []
+
+
+def test_a_damaged_file_is_not_written_over(spec, render, tmp_path):
+    paths = save_satellite(render, tmp_path)
+    paths[0].write_bytes(paths[0].read_bytes()[:500])
+    assert save_satellite(render, tmp_path)[0].name == f"{stem_of(spec)}-2.png"
+    assert paths[0].stat().st_size == 500
+
+
+def test_a_disk_that_fills_up_leaves_nothing(render, tmp_path):
+    sizes = {ending: len(data) for ending, data in encode(render).items()}
+    limit = max(sizes.values()) - 1  # the PNG or the TIFF is written, the other is not
+    with largest_file(limit), pytest.raises(OutputError, match="File too large"):
+        save_satellite(render, tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_ctrl_c_before_the_manifest_leaves_nothing(render, tmp_path, monkeypatch):
+    write = artifact.atomic_write
+
+    def interrupted(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    monkeypatch.setattr(artifact, "atomic_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_satellite(render, tmp_path / "out")
+    assert names(tmp_path) == []
+
+
+def test_done_means_all_files_are_whole(spec, render, tmp_path):
+    assert find_done(tmp_path, spec) is None
+    paths = save_satellite(render, tmp_path)
+    assert find_done(tmp_path, spec) == paths[-1]
+    other = RunSpec.from_json(spec.to_json().replace('"seed":7', '"seed":8'))
+    assert find_done(tmp_path, other) is None
+    paths[1].write_bytes(b"")
+    assert manifest_mistakes(paths[-1]) == [f"{paths[1].name} has changed since it was written"]
+    assert find_done(tmp_path, spec) is None
+    paths[1].unlink()
+    assert manifest_mistakes(paths[-1]) == [f"{paths[1].name} is missing"]
+    paths[-1].write_text("{")
+    assert find_done(tmp_path, spec) is None
+
+
+def test_a_manifest_cannot_point_outside_its_folder(render, tmp_path):
+    manifest = save_satellite(render, tmp_path / "out")[-1]
+    content = json.loads(manifest.read_text())
+    content["files"] = {"../secret": {"sha256": "0" * 64, "bytes": 1}}
+    (tmp_path / "secret").touch()
+    manifest.write_text(json.dumps(content))
+    assert manifest_mistakes(manifest) == ["secret is missing"]
+
+
+def test_a_cut_off_file_is_refused_whatever_its_kind(render, tmp_path):
+    for path in save_satellite(render, tmp_path)[:2]:
+        path.write_bytes(path.read_bytes()[:-200])
+        with pytest.raises(InvalidSpecError, match=rf"{path.name}.*cut off"):
+            read_artifact(path).pixels()
+
+
+def retext(data, old, new):
+    """Change a text inside a PNG and mend the checksums, as an editor of metadata would."""
+    out, at = data[:8], 8
+    while at < len(data):
+        (length,) = struct.unpack_from(">I", data, at)
+        kind, body = data[at + 4 : at + 8], data[at + 8 : at + 8 + length]
+        if kind == b"iTXt" and body.startswith(b"RunSpec"):
+            body = body.replace(old, new)
+        crc = struct.pack(">I", zlib.crc32(kind + body))
+        out += struct.pack(">I", len(body)) + kind + body + crc
+        at += 12 + length
+    return out
+
+
+def test_a_spec_edited_without_its_record_is_noticed(render, tmp_path):
+    png = save_satellite(render, tmp_path)[0]
+    png.write_bytes(retext(png.read_bytes(), b'"seed":7', b'"seed":8'))
+    with pytest.raises(InvalidSpecError, match="disagree"):
+        read_spec(png)
+
+
+def test_an_invalid_spec_inside_is_refused_by_its_field(render, tmp_path):
+    png = save_satellite(render, tmp_path)[0]
+    png.write_bytes(retext(png.read_bytes(), b'"steps":10', b'"steps":0'))
+    with pytest.raises(InvalidSpecError, match="steps=0"):
+        read_spec(png)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"hello", b"[]", b"{}", b'{"record": {}}', b'{"record": 3}', b"{" * 100_000, b"\xff\xfe"],
+)
+def test_what_terrascape_did_not_write_is_refused(data, tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(data)
+    with pytest.raises(
+        InvalidSpecError, match=r"a\.json.*give one that|a\.json carries no RunSpec"
+    ):
+        read_spec(path)
+
+
+def test_a_picture_without_a_spec_and_no_picture_at_all(render, tmp_path):
+    layout = save_satellite(render, tmp_path)[2]
+    with pytest.raises(InvalidSpecError, match="carries no RunSpec"):
+        read_spec(layout)
+    with pytest.raises(MissingFileError, match="is no file"):
+        read_spec(tmp_path / "none.png")
+
+
+def test_a_record_of_a_later_form_is_refused(render, tmp_path):
+    manifest = save_satellite(render, tmp_path)[-1]
+    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 2'))
+    with pytest.raises(InvalidSpecError, match="form 2, this version reads 1"):
+        read_spec(manifest)
+
+
+def test_kind_is_told_by_content_not_by_name(spec, render, tmp_path):
+    png = save_satellite(render, tmp_path)[0]
+    assert read_spec(png.rename(tmp_path / "holiday.tif")) == spec
+
+
+def test_the_saved_layout_is_found_only_while_it_is_the_recorded_one(render, tmp_path):
+    png, tif, layout, _ = save_satellite(render, tmp_path)
+    assert read_artifact(png).layout_file() == layout
+    assert read_artifact(tif).layout_file() == layout
+    layout.write_bytes(png.read_bytes())
+    assert read_artifact(png).layout_file() is None
+    layout.unlink()
+    assert read_artifact(png).layout_file() is None

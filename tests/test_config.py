@@ -1,0 +1,144 @@
+import dataclasses
+from dataclasses import field
+from pathlib import Path
+
+import pytest
+
+from generation.config import config, load_config, to_yaml
+from generation.errors import ConfigError, MissingFileError, TerrascapeError
+
+
+@config
+class Loop:
+    lr: float = 1e-4
+    num_steps: int = 100
+    resume: bool = False
+
+
+@config
+class Run:
+    """A small run."""
+
+    name: str
+    loop: Loop = field(default_factory=Loop)
+    widths: tuple[int, ...] = (32, 64)
+    out: Path = Path("runs")
+    note: str | None = None
+    warmup: Loop | None = None
+
+    def __post_init__(self):
+        if self.loop.num_steps == 13:
+            raise ConfigError("num_steps=13 is unlucky (take 12)")
+
+
+def write(folder, text):
+    path = folder / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def mistakes_of(folder, text, overrides=()):
+    with pytest.raises(ConfigError) as caught:
+        load_config(Run, write(folder, text), overrides)
+    return str(caught.value)
+
+
+def test_defaults_stay_where_the_file_is_silent(tmp_path):
+    cfg = load_config(Run, write(tmp_path, "name: nano\nloop:\n  lr: 2e-3\n"))
+    assert cfg == Run(name="nano", loop=Loop(lr=2e-3))
+
+
+def test_a_scientific_number_without_a_point_is_a_number(tmp_path):
+    for text in ("3e-4", "3E-4", "3.e-4", "+3e-04", "3.0e-4"):
+        assert load_config(Run, write(tmp_path, f"name: x\nloop: {{lr: {text}}}")).loop.lr == 3e-4
+
+
+def test_lists_become_tuples_and_text_becomes_paths(tmp_path):
+    cfg = load_config(Run, write(tmp_path, "name: x\nwidths: [1, 2]\nout: a/b"))
+    assert cfg.widths == (1, 2)
+    assert cfg.out == Path("a/b")
+
+
+def test_json_is_read_too(tmp_path):
+    assert load_config(Run, write(tmp_path, '{"name": "j", "loop": {"lr": 1e-5}}')).loop.lr == 1e-5
+
+
+def test_overrides_win_in_order(tmp_path):
+    path = write(tmp_path, "name: x\nloop: {lr: 1.0}")
+    cfg = load_config(Run, path, ["loop.lr=3e-4", "loop.lr=5e-4", "widths=[7]", "note=a=b"])
+    assert (cfg.loop.lr, cfg.widths, cfg.note) == (5e-4, (7,), "a=b")
+
+
+def test_what_is_written_is_read_back_equal(tmp_path):
+    cfg = Run(name="été", loop=Loop(lr=3e-7, resume=True), out=Path("x/y"), note="no", widths=())
+    assert load_config(Run, write(tmp_path, to_yaml(cfg))) == cfg
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    text = (
+        "name: 3\nloop:\n  lr: fast\n  num_step: 5\nwidths: [1, two]\nname2: x\nnote: a\nnote: b\n"
+    )
+    message = mistakes_of(tmp_path, text, ["loop.lr.deep=1", "nonsense", "colour=red"])
+    for part in (
+        "9 mistakes",
+        "name: 3 was given",
+        "loop.lr: 'fast' was given",
+        "loop.num_step: unknown key (did you mean 'num_steps'?",
+        "widths.1: 'two' was given",
+        "name2: unknown key (did you mean 'name'?",
+        "note: given twice",
+        "loop.lr is a value and not a section",
+        "override 'nonsense': not key=value",
+        "colour: unknown key",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("name: x\nloop: {num_steps: true}", "loop.num_steps: True"),
+        ("name: x\nloop: {num_steps: 1.5}", "loop.num_steps: 1.5"),
+        ("name: x\nloop: {num_steps: '5'}", "loop.num_steps: '5'"),
+        ("name: x\nloop: {resume: 1}", "loop.resume: 1"),
+        ("name: x\nloop: {lr: .nan}", "loop.lr: nan was given .*finite"),
+        ("name: x\nloop: {lr: .inf}", "loop.lr: inf was given .*finite"),
+        ("name: NO", "name: False was given"),
+        ("loop: {lr: 1.0}", "name: not given"),
+        ("", "name: not given"),
+        ("name: x\nloop: {num_steps: 13}", "unlucky"),
+        ("name: x\nwarmup: {lrr: 1.0}", "warmup.lrr: unknown key .*'lr'"),
+    ],
+)
+def test_a_value_is_never_converted_in_silence(tmp_path, text, reason):
+    with pytest.raises(ConfigError, match=reason):
+        load_config(Run, write(tmp_path, text))
+
+
+@pytest.mark.parametrize("text", ["- a\n- b", "just words", "a: [1", "\x00"])
+def test_a_file_that_is_no_mapping_is_refused(tmp_path, text):
+    with pytest.raises(ConfigError, match=r"run\.yaml"):
+        load_config(Run, write(tmp_path, text))
+
+
+def test_yaml_cannot_build_objects(tmp_path):
+    with pytest.raises(ConfigError, match="not YAML"):
+        load_config(Run, write(tmp_path, "name: !!python/object/apply:os.getcwd []"))
+
+
+def test_an_absent_file_is_named(tmp_path):
+    with pytest.raises(MissingFileError, match="absent"):
+        load_config(Run, tmp_path / "absent.yaml")
+
+
+def test_a_configuration_cannot_be_changed_and_takes_names_only():
+    cfg = Run(name="x")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        cfg.name = "y"
+    with pytest.raises(TypeError):
+        Run("x")
+
+
+def test_only_configurations_are_written():
+    with pytest.raises(TerrascapeError, match="no configuration"):
+        to_yaml({"a": 1})

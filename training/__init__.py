@@ -1,0 +1,1 @@
+"""All that learning and measuring needs; it imports ``generation``, never the other way round."""

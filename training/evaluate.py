@@ -1,0 +1,188 @@
+r"""Measure a model against real data and write a report.
+
+    terrascape evaluate geosynth --data 'DIR/test-*.parquet' --out report.json
+    python -m training.evaluate geosynth --data 'DIR/test-*.parquet' --out controls.json \
+        --controls-only
+
+A report holds ``metrics`` (the model's scores), ``controls`` (the same scores of real tiles, of
+shuffled conditions and of trivial pictures, named after the score), ``intervals`` (95 %, by
+bootstrap over cells of the map), and what it takes to make it again. Nothing heavy is imported
+before a measurement starts.
+"""
+
+import argparse
+import json
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generation.console import DONE, Parser, Progress, guarded, real, whole
+from generation.errors import ConfigError, OutputError
+
+if TYPE_CHECKING:
+    from training.evaluate_controls import Scores, Yardstick
+
+GUIDANCE = ("text_guidance", "location_guidance", "layout_guidance")
+
+
+def command(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Declare ``evaluate`` among the commands of ``terrascape``."""
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure a model on real data",
+        description="Measure a model on real data, with controls, and write a JSON report.",
+    )
+    _add_kinds(parser)
+
+
+def _add_kinds(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(title="kinds", metavar="KIND", required=True)
+    geosynth = kinds.add_parser(
+        "geosynth",
+        help="satellite images",
+        description="Measure satellite images of places that the model has not seen.",
+    )
+    add = geosynth.add_argument
+    add("--data", required=True, metavar="PATTERN", help="Parquet files of real test tiles")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add(
+        "--limit",
+        type=whole,
+        metavar="N",
+        help="measure so many tiles, evenly spread; all if absent",
+    )
+    add("--model", default="satellite-nano", help="see `terrascape models`")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses noise, captions and subsets")
+    add("--steps", type=whole, metavar="N", help="steps of the sampler; as in a render if absent")
+    for name in GUIDANCE:
+        text = f"{name.split('_')[0]} guidance; as in a render if absent"
+        add(f"--{name.replace('_', '-')}", type=real, metavar="N", help=text)
+    add("--batch", type=whole, default=8, metavar="N", help="pictures drawn at once")
+    add("--controls-only", action="store_true", help="measure real tiles and trivial pictures only")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
+    geosynth.set_defaults(run=_geosynth)
+
+
+def _geosynth(args: argparse.Namespace) -> int:
+    _check(args)
+    from generation.checkpoint import sha256_file
+    from training.evaluate_controls import Yardstick, measure_controls
+    from training.evaluate_tiles import list_files, read_tiles
+    from training.metrics import LiteFeatures
+
+    files = list_files(args.data)
+    tiles = read_tiles(files, limit=args.limit, seed=args.seed)
+    _tell(f"{len(tiles)} real tiles; measuring the controls")
+    ruler = LiteFeatures()
+    yardstick = Yardstick(tiles, ruler, seed=args.seed)
+    controls = measure_controls(yardstick)
+    report: dict[str, object] = {
+        "task": "geosynth",
+        "data": {
+            "pattern": args.data,
+            "files": {file.name: sha256_file(file) for file in files},
+            "tiles": len(tiles),
+        },
+        "feature_network": {"name": "EfficientNet-Lite0", "sha256": sha256_file(ruler.weights)},
+        "command": shlex.join(["terrascape", *_words(args)]),
+        "settings": {"seed": args.seed, "kid_subset_size": yardstick.subset_size},
+    }
+    metrics = None if args.controls_only else _measure(args, yardstick, controls, report)
+    _write(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+def _measure(
+    args: argparse.Namespace,
+    yardstick: "Yardstick",
+    controls: "Scores",
+    report: dict[str, object],
+) -> "Scores":
+    """Draw, score, and add what the report says of the model."""
+    from training.evaluate_geosynth import derived, in_batches, measure_model
+    from training.painter import PipelinePainter
+
+    given = {name: getattr(args, name) for name in ("steps", *GUIDANCE)}
+    painter = PipelinePainter(args.model, **{k: v for k, v in given.items() if v is not None})
+    bars: dict[str, Progress] = {}
+
+    def progress(what: str, done: int, total: int) -> None:
+        bars.setdefault(what, Progress(what, every_s=30))(done, total)
+
+    metrics, more, images = measure_model(yardstick, in_batches(painter, args.batch, progress))
+    controls.update(more)
+    derived(metrics, controls)
+    report.update(painter.about())
+    if args.sheet is not None:
+        from training.contact_sheet import save_sheet
+
+        save_sheet(yardstick.tiles, images, args.sheet)
+        print(args.sheet)
+    return metrics
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what could only fail after an hour of drawing."""
+    for file in (args.out, args.sheet):
+        if file is not None and file.exists():
+            raise OutputError(
+                f"{file} exists and is not overwritten (remove it, or choose another)"
+            )
+        if file is not None and not file.parent.is_dir():
+            raise OutputError(f"there is no folder {file.parent} for {file.name} (make it first)")
+    if args.batch < 1:
+        raise ConfigError(f"--batch {args.batch} draws nothing (at least 1)")
+    if args.seed < 0:
+        raise ConfigError(f"--seed {args.seed} is negative (0 or more)")
+    if args.limit is not None and args.limit < 4:
+        raise ConfigError(f"--limit {args.limit} is too few to compare (at least 4 tiles)")
+
+
+def _words(args: argparse.Namespace) -> list[str]:
+    """Return the command line that gives this report, whatever order it was typed in."""
+    words = ["evaluate", "geosynth"]
+    for name, value in sorted(vars(args).items()):
+        if name in ("run", "out", "sheet") or value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        words += [] if value is True else [str(value)]
+    return [*words, "--out", args.out.name]
+
+
+def _write(
+    report: dict[str, object], metrics: "Scores | None", controls: "Scores", out: Path
+) -> None:
+    from generation.checkpoint import atomic_path
+
+    both = [controls] if metrics is None else [metrics, controls]
+    report["metrics"] = {} if metrics is None else metrics.values
+    report["controls"] = controls.values
+    report["intervals"] = {k: v for scores in both for k, v in scores.intervals.items()}
+    text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False)
+    with atomic_path(out) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``python -m training.evaluate``; the same as ``terrascape evaluate``."""
+    words = list(sys.argv[1:] if argv is None else argv)
+
+    def work() -> int | None:
+        parser = Parser(prog="training.evaluate", description=__doc__)
+        _add_kinds(parser)
+        args = parser.parse_args(words)
+        code: int | None = args.run(args)
+        return code
+
+    return guarded("training.evaluate", work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,242 @@
+"""Train a satellite image model that obeys a layout, a location and a sentence.
+
+One process:    accelerate launch training/train_geosynth.py configs/geosynth_nano.yaml
+Two, on CPUs:   torchrun --nproc_per_node 2 training/train_geosynth.py CONFIG loop.world_size=2
+Go on:          add --resume. Any field: key=value, for example loop.steps=2000.
+
+The run leaves snapshots, metrics, panels of fixed places and seeds, and in ``weights/`` the
+averaged weights as a folder that ``terrascape render`` can use.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # run as a script: import from the checkout
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generation.conditioning import Given, SatelliteConditioner
+from generation.config import config, load_config, to_yaml
+from generation.diffusion.codec import PatchCodec, to_signal
+from generation.diffusion.denoiser import ControlledDenoiser, build_networks
+from generation.errors import TerrascapeError
+from generation.geo.layout import PALETTE
+from generation.geo.mercator import Window
+from generation.pipelines.satellite import Scene, SatellitePipeline
+from training.data import TILE, CountedSampler, TileDataset
+from training.trainer import LoopConfig, fit
+
+
+@config
+class NetworkConfig:
+    """Sizes of the denoiser, its control branch and its conditioner."""
+
+    block_out_channels: tuple[int, ...] = (64, 96, 160)
+    attention_head_dim: tuple[int, ...] = (1, 2, 2)
+    layers_per_block: int = 1
+    norm_num_groups: int = 16
+    token_dim: int = 128
+    vector_dim: int = 256
+    location_degree: int = 12
+
+
+@config
+class CodecConfig:
+    """The patch codec, fitted on the training tiles."""
+
+    patch: int = 8
+    latent_channels: int = 32
+    whitening: float = 0.5
+    fit_images: int = 2000
+
+
+@config
+class GeoSynthConfig:
+    """Everything that tells one run from another."""
+
+    data: Path = Path("runs/tiles")
+    """What ``python -m training.data`` built."""
+    out: Path = Path("runs/geosynth_nano")
+    start_from: Path | None = None
+    """A weights folder of an earlier stage to go on from."""
+    crop_px: int = TILE
+    """Side of the crops learnt from; a first stage on small crops sees four times as many."""
+    drop: float = 0.12
+    """Probability of dropping each input, independently."""
+    drop_all: float = 0.05
+    """Probability of dropping all of them."""
+    time_mean: float = 0.0
+    """Centre of the normal law whose sigmoid is the share of noise."""
+    time_sd: float = 1.0
+    panel_tiles: int = 8
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+
+class GeoSynthModel(nn.Module):
+    """A training step as a forward pass, so that every wrapper of Accelerate sees it."""
+
+    def __init__(self, pipeline: SatellitePipeline, cfg: GeoSynthConfig) -> None:
+        super().__init__()
+        self.denoiser = pipeline.denoiser
+        self.conditioner = pipeline.conditioner
+        self.codec = pipeline.codec
+        self.cfg = cfg
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Noise a batch, predict its velocity, compare.
+
+        Source:
+            Lipman et al., "Flow Matching for Generative Modeling" (2023), Eqs. 20-23, with time
+            running from data to noise; the law of times: Esser et al. (2024), Eq. 19.
+        """
+        images = batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.no_grad():
+            x0 = self.codec.encode(images)
+        noise = torch.randn_like(x0)
+        share = torch.sigmoid(
+            self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
+        )
+        mix = share[:, None, None, None]
+        condition = self.conditioner(self._given(batch))
+        predicted = self.denoiser((1 - mix) * x0 + mix * noise, 1000 * share, condition)
+        return {"loss": F.mse_loss(predicted.float(), noise - x0)}
+
+    def _given(self, batch: dict[str, Tensor]) -> Given:
+        count, device = len(batch["image"]), batch["image"].device
+        any_left = torch.rand(count, device=device) >= self.cfg.drop_all
+
+        def keep() -> Tensor:
+            return (torch.rand(count, device=device) >= self.cfg.drop) & any_left
+
+        return Given(
+            states=batch["states"],
+            words=batch["mask"],
+            latlon=batch["latlon"],
+            gsd_m=batch["gsd_m"],
+            classes=batch["classes"],
+            has_text=keep(),
+            has_location=keep(),
+            has_layout=keep(),
+        )
+
+
+class GeoSynthTask:
+    """Model, data and panels of a run."""
+
+    def __init__(self, cfg: GeoSynthConfig) -> None:
+        torch.manual_seed(cfg.loop.seed)
+        self.cfg = cfg
+        self.dataset = TileDataset(cfg.data, crop_px=cfg.crop_px)
+        self.pipeline = self._build()
+        self.model = GeoSynthModel(self.pipeline, cfg).train()
+
+    def _build(self) -> SatellitePipeline:
+        from diffusers import FlowMatchEulerDiscreteScheduler
+
+        cfg = self.cfg
+        if cfg.start_from is not None:
+            return SatellitePipeline.from_pretrained(cfg.start_from)
+        codec_cfg, net = cfg.codec, cfg.network
+        count = min(codec_cfg.fit_images, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
+        codec = PatchCodec.fit(
+            np.asarray(self.dataset.images[chosen]),
+            patch=codec_cfg.patch,
+            latent_channels=codec_cfg.latent_channels,
+            whitening=codec_cfg.whitening,
+        )
+        unet, controlnet = build_networks(
+            latent_channels=codec_cfg.latent_channels,
+            latent_size=TILE // codec_cfg.patch,
+            patch=codec_cfg.patch,
+            sizes={
+                "block_out_channels": net.block_out_channels,
+                "attention_head_dim": net.attention_head_dim,
+                "layers_per_block": net.layers_per_block,
+                "norm_num_groups": net.norm_num_groups,
+                "cross_attention_dim": net.token_dim,
+                "vector_dim": net.vector_dim,
+            },
+        )
+        conditioner = SatelliteConditioner(
+            token_dim=net.token_dim,
+            vector_dim=net.vector_dim,
+            location_degree=net.location_degree,
+            patch=codec_cfg.patch,
+        )
+        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+        return SatellitePipeline(unet, controlnet, conditioner, codec, scheduler)
+
+    def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """Yield batches; the order depends on the seed and the position alone."""
+        sampler = CountedSampler(
+            len(self.dataset),
+            seed=self.cfg.loop.seed,
+            start=start,
+            rank=rank,
+            world_size=world_size,
+        )
+        loader = torch.utils.data.DataLoader(
+            self.dataset, batch_size=self.cfg.loop.batch_size, sampler=sampler
+        )
+        return iter(loader)
+
+    def panel(self, path: Path) -> None:
+        """Draw fixed tiles with fixed seeds: layout, generated, real."""
+        count = min(self.cfg.panel_tiles, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int).tolist()
+        scenes = [self._scene(index) for index in chosen]
+        drawn = self.pipeline(scenes, num_inference_steps=10)
+        rows = [
+            np.concatenate([PALETTE[s.layout], image, np.asarray(self.dataset.images[i])], axis=1)
+            for s, image, i in zip(scenes, drawn, chosen, strict=True)
+        ]
+        half = (len(rows) + 1) // 2
+        sheet = np.concatenate([np.concatenate(rows[k : k + half]) for k in (0, len(rows) - half)], 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path)
+        for part in (self.pipeline.unet, self.pipeline.controlnet, self.pipeline.conditioner):
+            part.train()
+
+    def _scene(self, index: int) -> Scene:
+        zoom, col, row = (int(v) for v in self.dataset.rows[index, :3])
+        return Scene(
+            window=Window(zoom, col, row, TILE, TILE),
+            prompt=self.dataset.captions[index * self.dataset.per_tile],
+            layout=np.asarray(self.dataset.classes[index]),
+            seed=index,
+        )
+
+    def export(self, folder: Path) -> None:
+        """Save the weights as a pipeline folder."""
+        self.pipeline.save_pretrained(folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the configuration, build the task, train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="a YAML file of configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(GeoSynthConfig, args.config, args.overrides)
+        fit(GeoSynthTask(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
+    except TerrascapeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
