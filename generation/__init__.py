@@ -38,6 +38,10 @@ def load(name: str = "satellite-nano") -> Any:  # noqa: ANN401 - one pipeline cl
             f"model={name!r} is of kind {card.kind!r}, which is a part of a pipeline and not one "
             f"(models that draw: {', '.join(_public('list_models')())})"
         )
+    if card.family == "geosynth":
+        from generation.pipelines.geosynth import load_geosynth
+
+        return load_geosynth(card.name)
     folder = locate(name)
     from generation.pipelines.satellite import SatellitePipeline
 

@@ -60,7 +60,7 @@ def build_parser(words: list[str]) -> Parser:
         "--version", action="version", version=f"terrascape {_version('terrascape')}"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_render, _add_replay, _add_batch, _add_models, _add_info):
+    for add in (_add_render, _add_replay, _add_batch, _add_convert, _add_models, _add_info):
         add(commands)
     first = next((word for word in words if not word.startswith("-")), None)
     if first is None or first not in commands.choices:
@@ -186,6 +186,26 @@ def _batch(args: argparse.Namespace) -> int:
         tally = run_workers(args.requests, args.out, workers=args.workers, online=args.online)
     print(f"terrascape: {summary(tally, args.out)}", file=sys.stderr)
     return tally.exit_code
+
+
+def _add_convert(commands: "argparse._SubParsersAction[Parser]") -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="turn a foreign checkpoint into safetensors",
+        description="Turn a foreign checkpoint into safetensors; conversion.json names each key.",
+    )
+    parser.add_argument("kind", help="controlnet, coordnet (GeoSynth's .ckpt) or geoclip")
+    parser.add_argument("file", type=Path, help="the foreign file; it is never unpickled freely")
+    parser.add_argument("--out", type=Path, required=True, help="a folder without weights")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(args: argparse.Namespace) -> None:
+    from generation.convert import convert
+
+    report = convert(args.kind, args.file, args.out)
+    print(f"terrascape: {report.summary()}", file=sys.stderr)
+    print(*(args.out / name for name in report.files), sep="\n")
 
 
 def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -54,13 +54,31 @@ def load_config(cls: type[T], path: Path, overrides: Sequence[str] = ()) -> T:
         MissingFileError: The file is not there.
         ConfigError: All mistakes of the file and of the overrides, together.
     """
-    if not path.is_file():
-        raise MissingFileError(f"no configuration at {path} (give the path of a YAML file)")
-    mistakes: list[str] = []
-    tree = _read_yaml(path, mistakes)
-    for override in overrides:
-        _apply_override(tree, override, mistakes)
+    tree, mistakes = _read_tree(path, overrides)
     return _validate(cls, tree, str(path), mistakes)
+
+
+def load_variant(
+    variants: Mapping[str, type[T]], key: str, path: Path, overrides: Sequence[str] = ()
+) -> T:
+    """Read a configuration whose class depends on one of its own values.
+
+    Args:
+        variants: Value of ``key`` -> class made by ``@config``; the first is meant where the file
+            does not give the key.
+        key: A name on the first level, which each class has as a field.
+        path: The file.
+        overrides: As for :func:`load_config`.
+
+    Raises:
+        MissingFileError: The file is not there.
+        ConfigError: The value names no variant; or all mistakes of the file and the overrides.
+    """
+    tree, mistakes = _read_tree(path, overrides)
+    chosen = tree.get(key, next(iter(variants)))
+    if not isinstance(chosen, str) or chosen not in variants:
+        raise ConfigError(f"{path}: {key}: {chosen!r} was given (one of {', '.join(variants)})")
+    return _validate(variants[chosen], tree, str(path), mistakes)
 
 
 def to_yaml(cfg: object) -> str:
@@ -91,6 +109,16 @@ _Loader.add_implicit_resolver(
     re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),
     list("-+.0123456789"),
 )
+
+
+def _read_tree(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    if not path.is_file():
+        raise MissingFileError(f"no configuration at {path} (give the path of a YAML file)")
+    mistakes: list[str] = []
+    tree = _read_yaml(path, mistakes)
+    for override in overrides:
+        _apply_override(tree, override, mistakes)
+    return tree, mistakes
 
 
 def _parse(text: str, mistakes: list[str]) -> object:

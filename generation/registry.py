@@ -34,8 +34,15 @@ class ModelCard:
     """SPDX identifier of the weights, or what their page says."""
     gsd_m: float | None = None
     """Ground metres a pixel at the equator, for models that draw the ground."""
+    family: str = "nano"
+    """Which pipeline class draws with it."""
+    hint: str = "layout"
+    """What the control branch was trained on: ``layout``, ``edges`` or ``segments``."""
     extras: tuple[str, ...] = ()
     """Optional dependency groups that it needs."""
+
+
+_HINTS = {"SAM": "segments", "Canny": "edges"}
 
 
 def _geosynth(suffix: str, control: str, licence: str = "Apache-2.0") -> ModelCard:
@@ -48,6 +55,8 @@ def _geosynth(suffix: str, control: str, licence: str = "Apache-2.0") -> ModelCa
         hub=(repository,),
         licence=licence,
         gsd_m=0.3,  # zoom 18 drawn at 512 px; times the cosine of the latitude elsewhere
+        family="geosynth",
+        hint=_HINTS.get(suffix.rpartition("-")[2], "layout"),
     )
 
 
@@ -80,6 +89,14 @@ _CARDS = (
             "stabilityai/stable-diffusion-2-1-base",
         ),
         licence="CreativeML Open RAIL++-M",
+    ),
+    ModelCard(
+        name="satclip-location",
+        kind="location",
+        summary="SatCLIP's location encoder (ViT16, L=40), which GeoSynth's CoordNet listens to",
+        local="satclip-location",
+        hub=("microsoft/SatCLIP-ViT16-L40",),
+        licence="MIT",
     ),
     ModelCard(
         name="geoclip-location",

@@ -1,7 +1,8 @@
 """Make a saved render again, and say whether it comes out the same, and if not, why."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from generation.media.artifact import (
 from generation.media.image import read_bytes
 from generation.spec import RunSpec
 
+MAX_THREADS = 256
 CLOSE_DB = 30.0
 """PSNR from which two pictures are called close."""
 _MACHINE = ("provenance.versions", "provenance.device", "provenance.threads")
@@ -70,10 +72,11 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
         LayoutError: Neither the layout nor its saved copy is there.
     """
     saved = _saved_layout(artifact)
-    if saved is None:
-        return renderer(artifact.spec, **options)
-    spec = dataclasses.replace(artifact.spec, layout=str(saved), layout_sha256=None).pinned()
-    return _as_recorded(renderer(spec, **options), artifact)
+    with _recorded_threads(artifact):
+        if saved is None:
+            return renderer(artifact.spec, **options)
+        spec = dataclasses.replace(artifact.spec, layout=str(saved), layout_sha256=None).pinned()
+        return _as_recorded(renderer(spec, **options), artifact)
 
 
 def compare(artifact: Artifact, render: Rendered) -> Verdict:
@@ -102,6 +105,24 @@ def psnr_db(
     """Give the peak signal-to-noise ratio of two 8-bit images, decibels; infinite if equal."""
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+@contextmanager
+def _recorded_threads(artifact: Artifact) -> Iterator[None]:
+    """Compute with as many threads as the original: sums split otherwise round otherwise."""
+    provenance = artifact.record.get("provenance")
+    threads = provenance.get("threads") if isinstance(provenance, dict) else None
+    if not isinstance(threads, int) or not 1 <= threads <= MAX_THREADS:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _saved_layout(artifact: Artifact) -> Path | None:

@@ -166,8 +166,9 @@ class RunSpec:
         found = _file_sha256(path)
         if self.layout_sha256 not in (None, found):
             raise LayoutError(
-                f"layout={_shown(self.layout, None)} has changed: its SHA-256 is {found[:12]}…, "
-                f"the spec says {str(self.layout_sha256)[:8]}… (restore the file, or drop layout_sha256)"
+                f"layout={_shown(self.layout, None)} has changed since its fingerprint was taken: "
+                f"layout_sha256={self.layout_sha256}, now {found} (restore the file, or leave "
+                "layout_sha256 out)"
             )
         return dataclasses.replace(self, layout_sha256=found)
 

@@ -27,3 +27,37 @@ def _no_home(monkeypatch):
 def shared_data():
     """Folder of the real data sets; use it in tests with the marker ``shared`` only."""
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def text_encoder():
+    """The real text encoder, loaded once."""
+    from generation.encoders.text import TextEncoder
+
+    return TextEncoder()
+
+
+@pytest.fixture(scope="session")
+def tiny_pipeline(text_encoder):
+    """A whole satellite pipeline at tiny sizes; tests leave it as it is."""
+    from tiny import make_pipeline
+
+    return make_pipeline(text_encoder)
+
+
+@pytest.fixture(scope="session")
+def tile_file(tmp_path_factory):
+    """A Parquet file of four painted tiles."""
+    from tiny import write_tiles
+
+    return write_tiles(tmp_path_factory.mktemp("parquet") / "train-00000.parquet")
+
+
+@pytest.fixture(scope="session")
+def tile_folder(tile_file, tmp_path_factory):
+    """What the data builder makes of those tiles."""
+    from training.data import main
+
+    out = tmp_path_factory.mktemp("tiles")
+    main(["--data", str(tile_file), "--out", str(out)])
+    return out

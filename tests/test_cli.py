@@ -187,6 +187,16 @@ def test_models_and_info_list_what_is_there(capsys):
     assert "satellite-nano" in capsys.readouterr().out
 
 
+def test_convert_refuses_what_it_cannot_read(tmp_path, out, capsys):
+    assert main(["convert", "sonnet", str(tmp_path / "a.ckpt"), "--out", str(out)]) == 2
+    assert main(["convert", "controlnet", str(tmp_path / "a.ckpt"), "--out", str(out)]) == 2
+    unknown, absent = capsys.readouterr().err.splitlines()
+    assert "kind='sonnet'" in unknown
+    assert "controlnet, coordnet, geoclip" in unknown
+    assert "a.ckpt" in absent
+    assert not out.exists()
+
+
 def test_no_command_shows_the_help_and_is_a_mistake(capsys):
     assert main([]) == 2
     assert "render" in capsys.readouterr().err

@@ -55,13 +55,19 @@ def _tiny(tiny_home, monkeypatch):
     monkeypatch.setenv("TERRASCAPE_HOME", str(tiny_home))
 
 
-@pytest.fixture
-def saved(_tiny, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["render", "satellite", *PLACE, *SMALL, "--seed", "7", "--out", str(out)]) == 0
-    return [Path(line) for line in capsys.readouterr().out.splitlines()]
+@pytest.fixture(scope="module")
+def saved(tiny_home, tmp_path_factory):
+    """The files of one render; tests only read them."""
+    out = tmp_path_factory.mktemp("saved")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TERRASCAPE_HOME", str(tiny_home))
+        words = [*PLACE, *SMALL, "--seed", "7", "--out", str(out)]
+        assert main(["render", "satellite", *words]) == 0
+    (png,) = (path for path in out.glob("*.png") if "layout" not in path.name)
+    return [png, *(png.with_suffix(ending) for ending in (".tif", ".layout.png", ".json"))]
 
 
+@pytest.mark.usefixtures("_tiny")
 def test_a_render_is_replayed_byte_by_byte_from_each_of_its_files(saved, tmp_path, capsys):
     for path in (saved[0], saved[1], saved[3]):
         assert main(["replay", str(path)]) == 0
@@ -72,6 +78,21 @@ def test_a_render_is_replayed_byte_by_byte_from_each_of_its_files(saved, tmp_pat
         assert (again / path.name).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.usefixtures("_tiny")
+def test_a_replay_computes_with_as_many_threads_as_the_original(saved, capsys):
+    import torch
+
+    recorded, before = read_artifact(saved[0]).record, torch.get_num_threads()
+    try:
+        torch.set_num_threads(recorded["provenance"]["threads"] + 1)
+        assert main(["replay", str(saved[0])]) == 0
+        assert capsys.readouterr().out == "equal\n"
+        assert torch.get_num_threads() == recorded["provenance"]["threads"] + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.slow
 def test_a_replay_by_another_process_is_equal(saved, tiny_home):
     ran = subprocess.run(
         [sys.executable, "-m", "generation.cli", "replay", saved[1]],

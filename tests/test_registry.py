@@ -21,7 +21,7 @@ def test_every_listed_model_is_found_by_name_and_by_alias():
 
 
 def test_parts_are_listed_by_kind_only():
-    assert list_models("location") == ["geoclip-location"]
+    assert list_models("location") == ["satclip-location", "geoclip-location"]
     assert "geoclip-location" not in list_models()
     assert list_models("nothing") == []
 
@@ -31,6 +31,15 @@ def test_full_size_names_follow_their_repositories():
     assert find("mvrl/geosynth").name == "geosynth"
     base = find("sd21-base").hub
     assert base[0] != "stabilityai/stable-diffusion-2-1-base", "withdrawn: only the last resort"
+
+
+def test_cards_tell_the_pipeline_and_what_its_control_branch_reads():
+    assert (find("satellite-nano").family, find("satellite-nano").hint) == ("nano", "layout")
+    hints = {name: find(name).hint for name in list_models() if find(name).family == "geosynth"}
+    assert len(hints) == 7
+    assert hints["geosynth-location-osm"] == hints["geosynth"] == "layout"
+    assert hints["geosynth-location-canny"] == hints["geosynth-canny"] == "edges"
+    assert hints["geosynth-sam"] == "segments"
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():

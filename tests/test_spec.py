@@ -126,7 +126,7 @@ def test_a_layout_file_is_pinned_by_its_content(tmp_path):
     )
     assert pinned.pinned() == pinned
     path.write_text("[]")
-    with pytest.raises(LayoutError, match=r"has changed.*restore the file"):
+    with pytest.raises(LayoutError, match=r"has changed since.*restore the file"):
         pinned.pinned()
     path.unlink()
     with pytest.raises(MissingFileError, match=r"map.geojson.*auto, none or the path"):

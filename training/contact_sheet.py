@@ -17,8 +17,9 @@ from generation.checkpoint import atomic_path
 from generation.console import DONE, Parser, Progress, guarded, whole
 from generation.errors import ConfigError, OutputError
 from generation.geo.layout import PALETTE
+from training.data import list_files
 from training.evaluate_geosynth import in_batches, scenes_of
-from training.evaluate_tiles import Tiles, evenly, list_files, read_tiles
+from training.evaluate_tiles import Tiles, evenly, read_tiles
 from training.metrics import Images
 
 GAP_PX = 4

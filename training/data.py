@@ -11,6 +11,7 @@ import argparse
 import glob
 import io
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,14 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from generation.errors import ConfigError, MissingFileError
+from generation.encoders.text import MAX_TOKENS
+from generation.errors import ConfigError, MissingFileError, TerrascapeError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS
 from generation.geo.mercator import Window, tile_window
 from training.captions import compose
 
 TILE = 256
-MAX_TOKENS = 24
 FIELDS = ("elev_m", "t_mean_c", "p_year_mm", "lit_frac", "road_frac", "koppen", "igbp")
 _SHAPES = "images", "classes", "roads"
 
@@ -50,6 +51,20 @@ class TileRow:
         if roads:
             classes[self.roads > 0] = LAYERS.index("road")
         return classes
+
+
+def list_files(pattern: str) -> list[Path]:
+    """Return the Parquet files that a pattern names, sorted.
+
+    Raises:
+        MissingFileError: There is none.
+    """
+    files = [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207  # may be absolute
+    if not files:
+        raise MissingFileError(
+            f"--data {pattern!r} matches no file (quote a pattern: 'DIR/test-*.parquet')"
+        )
+    return files
 
 
 def read_rows(files: Sequence[str | Path]) -> Iterator[TileRow]:
@@ -90,6 +105,8 @@ def build(files: Sequence[str], out: Path, *, captions: int, seed: int) -> None:
     """Write the arrays: images, layouts, roads, windows, captions and their token states."""
     from tqdm import tqdm
 
+    if not files:
+        raise MissingFileError("no Parquet file matches (quote the pattern: 'DIR/train-*.parquet')")
     out.mkdir(parents=True, exist_ok=True)
     rows, source = [], EmbeddedSource()
     images, classes, roads, texts = [], [], [], []
@@ -138,8 +155,11 @@ class TileDataset(Dataset[dict[str, Tensor]]):
     """
 
     def __init__(self, root: Path, *, crop_px: int = TILE, road_share: float = 0.5) -> None:
+        if crop_px % 8 or not 8 <= crop_px <= TILE:
+            raise ConfigError(f"crop_px={crop_px} is no crop (give a multiple of 8, 8 to {TILE})")
         needed = ["images", "classes", "roads", "rows", "states", "mask"]
-        absent = [f"{n}.npy" for n in needed if not (root / f"{n}.npy").is_file()]
+        names = [*(f"{n}.npy" for n in needed), "captions.json"]
+        absent = [name for name in names if not (root / name).is_file()]
         if absent:
             raise MissingFileError(
                 f"{root} lacks {', '.join(absent)} (build it: python -m training.data --help)"
@@ -208,8 +228,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--captions", type=int, default=2, help="captions per tile")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    build(sorted(glob.glob(args.data)), args.out, captions=args.captions, seed=args.seed)
-    encode_captions(args.out)
+    try:
+        build(list_files(args.data), args.out, captions=args.captions, seed=args.seed)
+        encode_captions(args.out)
+    except TerrascapeError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
 
 
 if __name__ == "__main__":

@@ -68,8 +68,9 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
 def _geosynth(args: argparse.Namespace) -> int:
     _check(args)
     from generation.checkpoint import sha256_file
+    from training.data import list_files
     from training.evaluate_controls import Yardstick, measure_controls
-    from training.evaluate_tiles import list_files, read_tiles
+    from training.evaluate_tiles import read_tiles
     from training.metrics import LiteFeatures
 
     files = list_files(args.data)

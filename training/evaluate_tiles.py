@@ -1,6 +1,5 @@
 """The real tiles that an evaluation compares with, and what a model is told about each."""
 
-import glob
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from generation.errors import ConfigError, MissingFileError
+from generation.errors import ConfigError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS
 from generation.geo.mercator import Window
@@ -55,20 +54,6 @@ class Tiles:
         """Return how much of each tile every layout class covers."""
         flat = self.classes.reshape(len(self), -1)
         return np.stack([(flat == index).mean(1) for index in range(len(LAYERS))], 1)
-
-
-def list_files(pattern: str) -> list[Path]:
-    """Return the Parquet files that a pattern names, sorted.
-
-    Raises:
-        MissingFileError: There is none.
-    """
-    files = [Path(name) for name in sorted(glob.glob(pattern))]  # noqa: PTH207  # may be absolute
-    if not files:
-        raise MissingFileError(
-            f"--data {pattern!r} matches no file (quote a pattern: 'DIR/test-*.parquet')"
-        )
-    return files
 
 
 def read_tiles(files: Sequence[Path], *, limit: int | None = None, seed: int = 0) -> Tiles:

@@ -1,9 +1,9 @@
-"""A registered pipeline, seen as something that draws scenes: the only tie of the measures to it."""
+"""A registered pipeline as something that draws scenes: the only tie of the measures to it."""
 
 from collections.abc import Sequence
 
 from generation.diffusion.guidance import GuidanceScales
-from generation.pipelines.satellite import SatellitePipeline, Scene, load_pipeline
+from generation.pipelines.satellite import SatellitePipeline, Scene, open_pipeline
 from generation.spec import RunSpec
 from training.metrics import Images
 
@@ -23,7 +23,7 @@ class PipelinePainter:
                 ``text_guidance``, ``location_guidance``, ``layout_guidance``.
         """
         self.spec = RunSpec.from_dict({"lat": 0.0, "lon": 0.0, "model": model, **settings})
-        self.pipeline = pipeline or load_pipeline(model)
+        self.pipeline = pipeline or open_pipeline(model)
         self.guidance = GuidanceScales(
             self.spec.layout_guidance, self.spec.location_guidance, self.spec.text_guidance
         )

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from generation.checkpoint import load_safetensors, save_safetensors, sha256_file
@@ -37,7 +36,8 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, keep: int) -> Path:
     """Write a snapshot whole or not at all, then remove all but the newest ``keep``."""
     final = folder / f"step-{snapshot.step:08d}"
     staging = folder / f".{final.name}.writing"
-    shutil.rmtree(staging, ignore_errors=True)
+    for left_over in folder.glob(".step-*.writing"):  # of a run that was cut off
+        shutil.rmtree(left_over, ignore_errors=True)
     staging.mkdir(parents=True)
     moments, rest = _split(snapshot.optimizer)
     save_safetensors(dict(snapshot.weights), staging / "weights.safetensors")
@@ -65,7 +65,7 @@ def newest(folder: Path) -> Snapshot | None:
             manifest = json.loads((candidate / "manifest.json").read_text())
             if all(sha256_file(candidate / n) == manifest.get(n) for n in _FILES):
                 return _read(candidate)
-        except (OSError, ValueError, TerrascapeError):
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, TerrascapeError):
             continue
     return None
 

@@ -13,8 +13,10 @@ import sys
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
+from typing import Literal
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # run as a script: import from the checkout
+if __name__ == "__main__":  # run as a script: import from the checkout
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import numpy as np
 import torch
@@ -23,14 +25,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.conditioning import Given, SatelliteConditioner
-from generation.config import config, load_config, to_yaml
-from generation.diffusion.codec import PatchCodec, to_signal
-from generation.diffusion.denoiser import ControlledDenoiser, build_networks
-from generation.errors import TerrascapeError
+from generation.config import config, load_variant, to_yaml
+from generation.diffusion.codec import PatchCodec
+from generation.diffusion.denoiser import build_networks
+from generation.errors import ConfigError, TerrascapeError
 from generation.geo.layout import PALETTE
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import Scene, SatellitePipeline
+from generation.pipelines.satellite import SatellitePipeline, Scene
 from training.data import TILE, CountedSampler, TileDataset
+from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
 from training.trainer import LoopConfig, fit
 
 
@@ -54,6 +57,7 @@ class CodecConfig:
     patch: int = 8
     latent_channels: int = 32
     whitening: float = 0.5
+    gamma: float = 0.5
     fit_images: int = 2000
 
 
@@ -61,6 +65,8 @@ class CodecConfig:
 class GeoSynthConfig:
     """Everything that tells one run from another."""
 
+    backbone: Literal["nano"] = "nano"
+    """``sd21`` makes it a full-size run: see ``training.geosynth_sd``."""
     data: Path = Path("runs/tiles")
     """What ``python -m training.data`` built."""
     out: Path = Path("runs/geosynth_nano")
@@ -72,13 +78,20 @@ class GeoSynthConfig:
     """Probability of dropping each input, independently."""
     drop_all: float = 0.05
     """Probability of dropping all of them."""
-    time_mean: float = 0.0
+    time_mean: float = 0.8
     """Centre of the normal law whose sigmoid is the share of noise."""
-    time_sd: float = 1.0
+    time_sd: float = 1.7
+    sampler_shift: float = 3.0
+    """How far the sampler's steps lean towards noise, where the composition is decided."""
     panel_tiles: int = 8
     network: NetworkConfig = field(default_factory=NetworkConfig)
     codec: CodecConfig = field(default_factory=CodecConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("drop", "drop_all"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is no probability (give 0 to 1)")
 
 
 class GeoSynthModel(nn.Module):
@@ -99,7 +112,8 @@ class GeoSynthModel(nn.Module):
             running from data to noise; the law of times: Esser et al. (2024), Eq. 19.
         """
         images = batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
-        with torch.no_grad():
+        # What is to be learnt is computed in full precision, also under autocast.
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.codec.encode(images)
         noise = torch.randn_like(x0)
         share = torch.sigmoid(
@@ -153,6 +167,7 @@ class GeoSynthTask:
             patch=codec_cfg.patch,
             latent_channels=codec_cfg.latent_channels,
             whitening=codec_cfg.whitening,
+            gamma=codec_cfg.gamma,
         )
         unet, controlnet = build_networks(
             latent_channels=codec_cfg.latent_channels,
@@ -173,7 +188,7 @@ class GeoSynthTask:
             location_degree=net.location_degree,
             patch=codec_cfg.patch,
         )
-        scheduler = FlowMatchEulerDiscreteScheduler(num_train_timesteps=1000)
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
         return SatellitePipeline(unet, controlnet, conditioner, codec, scheduler)
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
@@ -201,7 +216,9 @@ class GeoSynthTask:
             for s, image, i in zip(scenes, drawn, chosen, strict=True)
         ]
         half = (len(rows) + 1) // 2
-        sheet = np.concatenate([np.concatenate(rows[k : k + half]) for k in (0, len(rows) - half)], 1)
+        sheet = np.concatenate(
+            [np.concatenate(rows[k : k + half]) for k in (0, len(rows) - half)], 1
+        )
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(sheet).save(path)
         for part in (self.pipeline.unet, self.pipeline.controlnet, self.pipeline.conditioner):
@@ -221,6 +238,12 @@ class GeoSynthTask:
         self.pipeline.save_pretrained(folder)
 
 
+BACKBONES: dict[str, type[GeoSynthConfig | GeoSynthSdConfig]] = {
+    "nano": GeoSynthConfig,
+    "sd21": GeoSynthSdConfig,
+}
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the configuration, build the task, train."""
     parser = argparse.ArgumentParser(
@@ -231,8 +254,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
     args = parser.parse_args(argv)
     try:
-        cfg = load_config(GeoSynthConfig, args.config, args.overrides)
-        fit(GeoSynthTask(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
+        cfg = load_variant(BACKBONES, "backbone", args.config, args.overrides)
+        task = GeoSynthTask(cfg) if isinstance(cfg, GeoSynthConfig) else GeoSynthSdTask(cfg)
+        fit(task, cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
     except TerrascapeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None

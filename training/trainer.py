@@ -10,6 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,6 +53,32 @@ class LoopConfig:
     """Steps between validation panels; 0 for none."""
     world_size: int = 1
     """Processes that the run was planned for; another number is refused."""
+
+    def __post_init__(self) -> None:
+        counts = ("steps", "batch_size", "accumulate", "log_every", "snapshot_every")
+        wrong = [
+            f"{name}={getattr(self, name)} (give 1 or more)"
+            for name in (*counts, "keep_snapshots", "world_size")
+            if getattr(self, name) < 1
+        ]
+        wrong += [
+            f"{name}={getattr(self, name)} (give 0 or more)"
+            for name in ("warmup_steps", "panel_every", "lr", "final_lr", "weight_decay")
+            if getattr(self, name) < 0
+        ]
+        wrong += [
+            f"{name}={getattr(self, name)} (give 0 to 1, without 1)"
+            for name in ("beta2", "ema_decay")
+            if not 0 <= getattr(self, name) < 1
+        ]
+        if self.max_grad_norm <= 0:
+            wrong.append(f"max_grad_norm={self.max_grad_norm} (give more than 0)")
+        if not 0 <= self.seed < 2**32:
+            wrong.append(f"seed={self.seed} (give 0 to 2^32 - 1)")
+        if self.mixed_precision not in ("no", "bf16", "fp16"):
+            wrong.append(f"mixed_precision={self.mixed_precision!r} (give no, bf16 or fp16)")
+        if wrong:
+            raise ConfigError("; ".join(wrong))
 
 
 class Task(Protocol):
@@ -125,26 +152,35 @@ class Loop:
             self._restore(found)
         with StopRequests(self):
             self._train()
-        if not self.stopping:
+        if self.step >= self.cfg.steps:
             self.with_average(lambda: self.task.export(self.out / "weights"))
 
     def _train(self) -> None:
         cfg, world = self.cfg, self.accelerator.num_processes
         done = self.step * cfg.batch_size * cfg.accumulate * world
         loader = self.task.batches(done, self.accelerator.process_index, world)
-        meters = Meters(self.out, self.accelerator.is_main_process, self.step, cfg.steps)
-        while self.step < cfg.steps and not self.stopping:
-            losses = self._one_step(itertools.islice(loader, cfg.accumulate))
-            self.step += 1
-            if self.step % cfg.log_every == 0:
-                meters.write(self.step, {**losses, "lr": self._lr(self.step - 1)})
-            meters.advance()
-            if cfg.panel_every and self.step % cfg.panel_every == 0:
-                path = self.out / "panels" / f"step-{self.step:07d}.png"
-                self.with_average(lambda p=path: self.task.panel(p))
-            if self.step % cfg.snapshot_every == 0 or self.step == cfg.steps or self.stopping:
-                self._save()
-        meters.close()
+        stop = False
+        main = self.accelerator.is_main_process
+        with closing(Meters(self.out, main, self.step, cfg.steps)) as meters:
+            while self.step < cfg.steps and not stop:
+                losses = self._one_step(itertools.islice(loader, cfg.accumulate))
+                self.step += 1
+                stop = self._all_stop()
+                if self.step % cfg.log_every == 0:
+                    meters.write(self.step, {**losses, "lr": self._lr(self.step - 1)})
+                meters.advance()
+                if cfg.panel_every and self.step % cfg.panel_every == 0 and not stop:
+                    path = self.out / "panels" / f"step-{self.step:07d}.png"
+                    self.with_average(lambda p=path: self.task.panel(p))
+                if stop or self.step % cfg.snapshot_every == 0 or self.step == cfg.steps:
+                    self._save()
+
+    def _all_stop(self) -> bool:
+        """Whether any process was asked to stop: one that went on alone would wait for ever."""
+        if self.accelerator.num_processes == 1:
+            return self.stopping
+        asked = torch.tensor([float(self.stopping)], device=self.accelerator.device)
+        return bool(self.accelerator.reduce(asked, reduction="sum").item() > 0)
 
     def _one_step(self, batches: Iterator[dict[str, Tensor]]) -> dict[str, float]:
         # One seed a step and process: noise, times and drops do not depend on what came before.
@@ -209,7 +245,7 @@ class Loop:
         if self.accelerator.is_main_process:
             snapshot = Snapshot(
                 step=self.step,
-                weights={n: p.detach() for n, p in self._bare().named_parameters()},
+                weights=self._bare().state_dict(),
                 average=self.average,
                 optimizer=self.optimizer.state_dict(),
                 record=self.record,
@@ -219,15 +255,17 @@ class Loop:
 
     @torch.no_grad()
     def _restore(self, found: Snapshot) -> None:
-        parameters = dict(self._bare().named_parameters())
-        if parameters.keys() != found.weights.keys():
-            odd = sorted(parameters.keys() ^ found.weights.keys())[:3]
+        state = self._bare().state_dict()  # shares its memory with the model
+        needed = {name for name, _ in self._bare().named_parameters()}
+        odd = needed - found.weights.keys()
+        odd |= {n for n, v in found.weights.items() if n not in state or state[n].shape != v.shape}
+        if odd or self.average.keys() != found.average.keys():
             raise ConfigError(
-                f"the snapshot is of another model ({', '.join(odd)} …; resume with the "
-                "configuration that lies beside it)"
+                f"the snapshot is of another model ({', '.join(sorted(odd)[:3])} …; resume with "
+                "the configuration that lies beside it)"
             )
         for name, value in found.weights.items():
-            parameters[name].copy_(value)
+            state[name].copy_(value)
         for name, value in found.average.items():
             self.average[name].copy_(value)
         self.optimizer.load_state_dict(found.optimizer)

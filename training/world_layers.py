@@ -4,19 +4,47 @@
     unzip each wheel into a folder, then
     python -m training.world_layers --gshhg DIR --land-cover FILE.tif
 
-Writes ``assets/world/water_areas.npz``, ``water_lines.npz`` and ``igbp_2019_0p05deg.png``.
+Writes ``assets/world/water_areas.npz``, ``water_lines.npz``, ``igbp_2019_0p05deg.png`` and
+``basemap.png``, the studio's map of the world. The last is drawn from the others:
+
+    python -m training.world_layers --basemap
 """
 
 import argparse
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from generation.geo.layers import ASSETS, QUANTUM_DEG
+from generation.geo.layers import ASSETS, HOLE, IGBP_LAYER, QUANTUM_DEG, undo_deltas
+
+if TYPE_CHECKING:
+    import shapely
 
 MIN_ISLAND_KM2 = 0.5
 TOLERANCE_DEG = 0.001
 """Shapes are thinned to within about 110 m, well under a pixel at zoom 8."""
+
+BASEMAP_PX = 1440
+"""Width of the world map; it is half as high, in plate carrée."""
+_CELL_DEG = 0.05
+_SOUTH_ROW = 3000
+"""The row of cells at 60 degrees south."""
+_GROUND = {
+    "forest": (143, 178, 136),
+    "shrub": (213, 207, 173),
+    "savanna": (207, 211, 162),
+    "grass": (203, 218, 168),
+    "wetland": (172, 205, 184),
+    "crop": (221, 218, 170),
+    "urban": (184, 178, 174),
+    "glacier": (246, 249, 252),
+    "bare": (234, 223, 196),
+    "lake": (223, 226, 205),  # a cell of water on land: a shore, its ground unknown
+}
+"""Colours of the ground on the world map, softer than the layout's palette."""
+_SEA, _LAKE, _COAST = (176, 208, 227), (150, 190, 216), (92, 130, 156)
 
 
 def read_shapes(folder: Path, name: str) -> tuple[list[np.ndarray], list[int]]:
@@ -41,23 +69,15 @@ def read_shapes(folder: Path, name: str) -> tuple[list[np.ndarray], list[int]]:
 
 
 def pack(shapes: list[np.ndarray], kinds: list[int], path: Path, *, closed: bool) -> None:
-    """Thin, quantise, store as steps."""
-    import shapely
-
-    make = shapely.Polygon if closed else shapely.LineString
+    """Thin, quantise, make valid, store as steps; holes follow their shape as rings of kind 0."""
     first, delta, lengths, kept = [], [], [], []
     for points, kind in zip(shapes, kinds, strict=True):
-        thin = make(points).simplify(TOLERANCE_DEG, preserve_topology=closed)
-        ring = thin.exterior if closed else thin
-        grid = np.round(np.asarray(ring.coords) / QUANTUM_DEG).astype(np.int64)
-        grid = _short_steps(grid)
-        if len(grid) < (4 if closed else 2):
-            continue
-        steps = np.diff(grid, axis=0, prepend=grid[:1])
-        first.append(grid[0])
-        delta.append(steps)
-        lengths.append(len(grid))
-        kept.append(kind)
+        for grid, is_hole in _thin_area(points) if closed else _thin_line(points):
+            steps = np.diff(grid, axis=0, prepend=grid[:1])
+            first.append(grid[0])
+            delta.append(steps)
+            lengths.append(len(grid))
+            kept.append(HOLE if is_hole else kind)
     np.savez_compressed(
         path,
         first=np.array(first, np.int32),
@@ -65,6 +85,41 @@ def pack(shapes: list[np.ndarray], kinds: list[int], path: Path, *, closed: bool
         lengths=np.array(lengths, np.int32),
         kinds=np.array(kept, np.int8),
     )
+
+
+def _thin_line(points: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
+    import shapely
+
+    grid = _quantise(shapely.LineString(points).simplify(TOLERANCE_DEG, preserve_topology=False))
+    if len(grid) >= 2:
+        yield grid, False
+
+
+def _thin_area(points: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
+    """Give the rings of a shape on the grid: each outline, then its holes.
+
+    Rounding makes a few outlines touch or cross themselves; those are taken apart here, once, so
+    that nothing has to be repaired when the layers are loaded.
+    """
+    import shapely
+
+    ring = _quantise(shapely.Polygon(points).simplify(TOLERANCE_DEG).exterior)
+    if len(ring) < 4:
+        return
+    whole = shapely.Polygon(ring)
+    if whole.is_valid:
+        yield ring, False
+        return
+    mended = shapely.set_precision(shapely.make_valid(whole), 1.0)
+    parts = [part for part in shapely.get_parts(mended) if part.geom_type == "Polygon"]
+    for part in parts:
+        yield _quantise(part.exterior, 1.0), False
+        for hole in part.interiors:
+            yield _quantise(hole, 1.0), True
+
+
+def _quantise(line: "shapely.LineString", quantum: float = QUANTUM_DEG) -> np.ndarray:
+    return _short_steps(np.round(np.asarray(line.coords) / quantum).astype(np.int64))
 
 
 def _short_steps(grid: np.ndarray) -> np.ndarray:
@@ -80,18 +135,79 @@ def _short_steps(grid: np.ndarray) -> np.ndarray:
     return np.concatenate(parts)
 
 
+def draw_basemap(assets: Path, path: Path, width_px: int = BASEMAP_PX) -> None:
+    """Draw the world in plate carrée: ground cover, lakes, sea and a thin coast.
+
+    Args:
+        assets: Where the other layers lie.
+        path: The PNG to write.
+        width_px: A divisor of 7200; each pixel is the mean of the cells under it.
+    """
+    from PIL import Image
+
+    with Image.open(assets / "igbp_2019_0p05deg.png") as image:
+        cover = np.array(image)
+    southern = cover[_SOUTH_ROW:]
+    southern[southern == 0] = IGBP_LAYER.index("glacier")  # ice shelves count as water there
+    wet = _draw_water(assets / "water_areas.npz", cover.shape)
+    colours = np.array([*(_GROUND[name] for name in IGBP_LAYER), _LAKE, _SEA], np.float32)
+    lake, sea = len(IGBP_LAYER), len(IGBP_LAYER) + 1
+    cells = np.where(wet == 1, cover, np.where(wet == 2, np.uint8(lake), np.uint8(sea)))
+    step = cover.shape[1] // width_px
+    height_px = cover.shape[0] // step
+    blocks = cells.reshape(height_px, step, width_px, step)
+    mean = np.stack([colours[:, c][blocks].mean((1, 3)) for c in range(3)], axis=-1)
+    at_sea = (blocks == sea).mean((1, 3))
+    coast = 0.55 * (4 * at_sea * (1 - at_sea))[..., None]
+    drawn = mean * (1 - coast) + np.array(_COAST, np.float32) * coast
+    rgb = np.round(drawn).astype(np.uint8)
+    Image.fromarray(rgb).quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+
+
+def _draw_water(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Give 0 for sea, 1 for land and 2 for lakes and wide rivers, a cell each."""
+    import shapely
+    from rasterio import Affine, features
+
+    with np.load(path) as data:
+        lengths, kinds = data["lengths"], data["kinds"]
+        points = undo_deltas(data["first"], data["delta"], lengths) * QUANTUM_DEG
+    rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(lengths)), lengths))
+    outer = np.flatnonzero(kinds != HOLE)
+    ends = np.append(outer[1:], len(kinds))
+    areas = np.array(
+        [shapely.Polygon(rings[a], rings[a + 1 : b]) for a, b in zip(outer, ends, strict=True)]
+    )
+    kinds = kinds[outer]
+    transform = Affine(_CELL_DEG, 0, -180, 0, -_CELL_DEG, 90)
+    out = np.zeros(shape, np.uint8)
+    for levels, value in (((1, 5), 1), ((2, -2), 2), ((3,), 1), ((4,), 2)):
+        chosen = [(area, value) for area in areas[np.isin(kinds, levels)]]
+        for shift_deg in (0, 360, -360):  # shapes that run over the antimeridian
+            moved = transform @ Affine.translation(shift_deg / _CELL_DEG, 0)
+            features.rasterize(chosen, out=out, transform=moved)
+    return out
+
+
 def main(argv: list[str] | None = None) -> None:
-    """Build all three files."""
-    import rasterio
+    """Build all four files, or the base map alone."""
     from PIL import Image
 
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--gshhg", type=Path, required=True, help="folder with gshhs_h.dat")
-    parser.add_argument("--land-cover", type=Path, required=True, help="MCD12C1 IGBP GeoTIFF")
+    parser.add_argument("--gshhg", type=Path, help="folder with gshhs_h.dat")
+    parser.add_argument("--land-cover", type=Path, help="MCD12C1 IGBP GeoTIFF")
+    parser.add_argument("--basemap", action="store_true", help="draw the base map alone")
     parser.add_argument("--out", type=Path, default=ASSETS)
     args = parser.parse_args(argv)
+    if args.basemap:
+        draw_basemap(args.out, args.out / "basemap.png")
+        return
+    if args.gshhg is None or args.land_cover is None:
+        parser.error("give --gshhg and --land-cover, or --basemap")
+    import rasterio
+
     args.out.mkdir(parents=True, exist_ok=True)
     pack(*read_shapes(args.gshhg, "gshhs_h"), args.out / "water_areas.npz", closed=True)
     pack(*read_shapes(args.gshhg, "rivers_h"), args.out / "water_lines.npz", closed=False)
@@ -99,6 +215,7 @@ def main(argv: list[str] | None = None) -> None:
         Image.fromarray(source.read(1).astype(np.uint8)).save(
             args.out / "igbp_2019_0p05deg.png", optimize=True
         )
+    draw_basemap(args.out, args.out / "basemap.png")
 
 
 if __name__ == "__main__":

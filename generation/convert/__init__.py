@@ -3,6 +3,7 @@
 ``geoclip``     the location encoder of GeoCLIP 1.3.0, from its wheel or its .pth
 ``controlnet``  a GeoSynth .ckpt: its ControlNet in diffusers' layout, and its CoordNet if any
 ``coordnet``    a GeoSynth .ckpt: its CoordNet alone
+``satclip``     a SatCLIP .ckpt: its location encoder, which GeoSynth's CoordNet was trained with
 
 Whatever is not converted is named in ``conversion.json`` with the reason, and a key that belongs
 to the converted part but has no place in it is an error.
@@ -16,6 +17,7 @@ from generation.checkpoint import read_foreign, sha256_file
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
+from generation.convert.satclip import convert_satclip
 from generation.errors import InvalidSpecError, OutputError
 
 __all__ = ["Conversion", "convert", "kinds"]
@@ -24,6 +26,7 @@ _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
     "controlnet": convert_controlnet,
     "coordnet": convert_coordnet,
     "geoclip": convert_geoclip,
+    "satclip": convert_satclip,
 }
 
 

@@ -54,6 +54,14 @@ def build_networks(
         conditioning_embedding_out_channels=(64,),
         **shared,
     )
+    # Zero convolutions protect a trained U-Net; in one that learns together with its control
+    # branch they only keep the layout from being heard.
+    for layer in (
+        *controlnet.controlnet_down_blocks,
+        controlnet.controlnet_mid_block,
+        controlnet.controlnet_cond_embedding.conv_out,
+    ):
+        layer.reset_parameters()
     return unet, controlnet
 
 

@@ -36,7 +36,9 @@ class GuidanceScales:
     interval: tuple[float, float] = (0.0, 1.0)
     """Shares of noise between which guidance acts; elsewhere the plain model is used."""
 
-    def terms(self, given: frozenset[str], noise_share: float) -> list[tuple[frozenset[str], float]]:
+    def terms(
+        self, given: frozenset[str], noise_share: float
+    ) -> list[tuple[frozenset[str], float]]:
         """List which conditions to evaluate with and the weight of each evaluation.
 
         Args:

@@ -14,7 +14,7 @@ _MIX = (np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
 
 
 def position_noise(
-    seed: int, level: int, rows: range, cols: range, channels: int
+    seed: int, level: int, rows: range, cols: range, channels: int, *, period: int | None = None
 ) -> Float[Tensor, "1 channels rows cols"]:
     """Draw standard normal noise for a rectangle of a global grid of latents.
 
@@ -24,6 +24,7 @@ def position_noise(
         rows: Global rows of the grid.
         cols: Global columns.
         channels: Channels of a cell.
+        period: Columns after which the grid begins anew, as a map of the world does.
 
     Returns:
         Independent standard normal numbers; a cell's values do not depend on the rectangle.
@@ -35,7 +36,8 @@ def position_noise(
     start = seed ^ (((level + 1) * int(_GAMMA)) % 2**64)
     key = _mix(np.array([start], np.uint64))
     row = np.arange(rows.start, rows.stop, dtype=np.int64).astype(np.uint64)
-    col = np.arange(cols.start, cols.stop, dtype=np.int64).astype(np.uint64)
+    col = np.arange(cols.start, cols.stop, dtype=np.int64)
+    col = (col if period is None else col % period).astype(np.uint64)
     cell = _mix(_mix(key + row * _GAMMA)[:, None] + col * _GAMMA)
     channel = np.arange(2 * channels, dtype=np.uint64).reshape(2, channels, 1, 1)
     bits = _mix(cell + (channel + np.uint64(1)) * _GAMMA) >> np.uint64(11)

@@ -38,7 +38,7 @@ def spherical_harmonics(
     """
     lat, lon = torch.deg2rad(latlon).unbind(-1)
     z, ring = torch.sin(lat), torch.cos(lat)
-    bands: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(z, math.sqrt(1 / (4 * math.pi)))}
+    bands: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(z, 1 / math.sqrt(4 * math.pi))}
     for m in range(1, degree):
         bands[m, m] = bands[m - 1, m - 1] * ring * math.sqrt((2 * m + 1) / (2 * m))
     for m in range(degree):

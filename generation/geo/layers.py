@@ -5,15 +5,15 @@ MODIS land cover of 2019 on a 0.05 degree grid. Good for zoom levels up to about
 shapes stay true but coarse, which the layout's notes say.
 """
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int16, Int32, UInt8
+from jaxtyping import Float, Int16, Int32, Int64, UInt8
 from PIL import Image
 
-from generation.errors import MissingFileError
+from generation.errors import LayoutError, MissingFileError
 from generation.geo.layout import LAYERS, Feature, Layout, rasterize, to_unit_square
 from generation.geo.mercator import Window, world_px
 
@@ -49,14 +49,53 @@ IGBP_LAYER: tuple[str, ...] = (
 _COVER = np.array([LAYERS.index(name) for name in IGBP_LAYER], dtype=np.uint8)
 _LEVEL_LAYER = {1: "land", 5: "land", 2: "lake", -2: "river", 3: "land", 4: "lake"}
 """GSHHG levels: land, Antarctica, lakes, wide rivers, islands in lakes, ponds on those."""
+HOLE = 0
+"""The kind of a ring that is a hole in the shape before it (lines have this kind, too)."""
 
 
-class Shapes(NamedTuple):
-    """Ragged polylines with a spatial index."""
+class Shapes:
+    """Polygons or lines by their boxes; a shape is built when a window first needs it."""
 
-    geometries: np.ndarray
-    kinds: Int16[np.ndarray, " n"]
-    tree: object
+    def __init__(self, name: str) -> None:
+        with np.load(_asset(f"water_{name}.npz")) as data:
+            first, delta, lengths = data["first"], data["delta"], data["lengths"]
+            kinds = data["kinds"].astype(np.int16)
+        if int(lengths.sum()) != len(delta) or len(lengths) != len(kinds):
+            raise LayoutError(f"water_{name}.npz is damaged (reinstall the project)")
+        self.areas = name == "areas"
+        self._points = undo_deltas(first, delta, lengths)
+        starts = np.cumsum(lengths) - lengths
+        outer = np.flatnonzero(kinds != HOLE) if self.areas else np.arange(len(kinds))
+        self.kinds: Int16[np.ndarray, " n"] = kinds[outer]
+        self._rings = [*outer.tolist(), len(kinds)]
+        self._starts = [*starts.tolist(), len(delta)]
+        low = np.minimum.reduceat(self._points, starts)[outer]
+        high = np.maximum.reduceat(self._points, starts)[outer]
+        north_west = to_unit_square(np.stack([low[:, 0], high[:, 1]], axis=1) * QUANTUM_DEG)
+        south_east = to_unit_square(np.stack([high[:, 0], low[:, 1]], axis=1) * QUANTUM_DEG)
+        self._boxes = np.hstack([north_west, south_east])
+        self._built: dict[int, object] = {}
+
+    def within(
+        self, west: float, north: float, east: float, south: float
+    ) -> list[tuple[int, object]]:
+        """Give kind and geometry of what may touch a box of the unit square, y down."""
+        left, top, right, bottom = self._boxes.T
+        hit = (left <= east) & (right >= west) & (top <= south) & (bottom >= north)
+        return [(int(self.kinds[i]), self._geometry(i)) for i in np.flatnonzero(hit).tolist()]
+
+    def _geometry(self, index: int) -> object:
+        import shapely
+
+        if index not in self._built:
+            rings = [self._ring(i) for i in range(*self._rings[index : index + 2])]
+            self._built[index] = (
+                shapely.Polygon(rings[0], rings[1:]) if self.areas else shapely.LineString(rings[0])
+            )
+        return self._built[index]
+
+    def _ring(self, index: int) -> Float[np.ndarray, "n 2"]:
+        return to_unit_square(self._points[slice(*self._starts[index : index + 2])] * QUANTUM_DEG)
 
 
 class EmbeddedSource:
@@ -87,18 +126,17 @@ class EmbeddedSource:
 def _paint_water(window: Window) -> UInt8[np.ndarray, "height width"]:
     """Give land, ocean, lake or river for each pixel, islands in lakes being land."""
     out = np.full((window.height_px, window.width_px), LAYERS.index("ocean"), np.uint8)
-    areas, lines = _shapes("areas"), _shapes("lines")
     for part in _unwrapped(window):
-        hits = areas.tree.query(_unit_box(part))  # type: ignore[attr-defined]
+        areas = _shapes("areas").within(*_unit_box(part))
         for levels in ((1, 5), (2, -2), (3,), (4,)):
-            chosen = [i for i in hits if areas.kinds[i] in levels]
             shapes = [
-                Feature(areas.geometries[i], _LEVEL_LAYER[int(areas.kinds[i])], unit_square=True)
-                for i in chosen
+                Feature(geometry, _LEVEL_LAYER[kind], unit_square=True)
+                for kind, geometry in areas
+                if kind in levels
             ]
             out = rasterize(shapes, part, out)
-        streams = lines.tree.query(_unit_box(part))  # type: ignore[attr-defined]
-        rivers = [Feature(lines.geometries[i], "river", unit_square=True) for i in streams]
+        lines = _shapes("lines").within(*_unit_box(part))
+        rivers = [Feature(geometry, "river", unit_square=True) for _, geometry in lines]
         wet = rasterize(rivers, part, np.zeros_like(out))
         out[(wet == LAYERS.index("river")) & (out == LAYERS.index("land"))] = LAYERS.index("river")
     return out
@@ -143,24 +181,16 @@ def _bilinear(position: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _unwrapped(window: Window) -> list[Window]:
-    """Give the window and, where it crosses the antimeridian, its image west of the map."""
-    if window.col_px + window.width_px <= world_px(window.zoom):
-        return [window]
-    shifted = Window(
-        window.zoom,
-        window.col_px - world_px(window.zoom),
-        window.row_px,
-        window.width_px,
-        window.height_px,
-    )
-    return [window, shifted]
-
-
-def _unit_box(window: Window, pad_px: int = 4) -> object:
-    import shapely
-
+    """Give the window once for each copy of the map that it touches, shifted onto the map."""
     size = world_px(window.zoom)
-    return shapely.box(
+    first, last = window.col_px // size, (window.col_px + window.width_px - 1) // size
+    return [replace(window, col_px=window.col_px - turn * size) for turn in range(first, last + 1)]
+
+
+def _unit_box(window: Window, pad_px: int = 4) -> tuple[float, float, float, float]:
+    """Give west, north, east, south in the unit square, with room for the width of lines."""
+    size = world_px(window.zoom)
+    return (
         (window.col_px - pad_px) / size,
         (window.row_px - pad_px) / size,
         (window.col_px + window.width_px + pad_px) / size,
@@ -175,33 +205,14 @@ def _igbp() -> UInt8[np.ndarray, "3600 7200"]:
 
 @cache
 def _shapes(name: str) -> Shapes:
-    """Load polygons (``areas``) or lines, decode the deltas and index them."""
-    import shapely
-
-    with np.load(_asset(f"water_{name}.npz")) as data:
-        first, delta, lengths = data["first"], data["delta"], data["lengths"]
-        kinds = data["kinds"].astype(np.int16)
-    points = to_unit_square(undo_deltas(first, delta, lengths) * QUANTUM_DEG)
-    offsets = np.concatenate([[0], np.cumsum(lengths)])
-    if name == "areas":
-        rings = shapely.linearrings(points, indices=np.repeat(np.arange(len(lengths)), lengths))
-        geometries = shapely.polygons(rings)
-        bad = ~shapely.is_valid(geometries)
-        geometries[bad] = shapely.make_valid(geometries[bad])
-    else:
-        geometries = shapely.linestrings(
-            points, indices=np.repeat(np.arange(len(lengths)), lengths)
-        )
-    if offsets[-1] != len(points):
-        raise MissingFileError(f"water_{name}.npz is damaged (reinstall the project)")
-    return Shapes(geometries, kinds, shapely.STRtree(geometries))
+    return Shapes(name)
 
 
 def undo_deltas(
     first: Int32[np.ndarray, "n 2"],
     delta: Int16[np.ndarray, "points 2"],
     lengths: Int32[np.ndarray, " n"],
-) -> np.ndarray:
+) -> Int64[np.ndarray, "points 2"]:
     """Rebuild quantised points from each shape's first point and the steps between the rest."""
     steps = delta.astype(np.int64)
     starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])

@@ -2,9 +2,10 @@
 
 Layers are painted bottom to top in the order of :data:`CLASSES`, so a road crosses a lake and a
 lake lies in a forest whatever order a source lists them in. Areas are clipped to the window, never
-clamped, and keep their holes; lines are widened by metres on the ground, but to no less than one
-pixel, so a thin river stays connected. Every decision is made per pixel centre in global
-web-mercator pixels, so neighbouring windows agree along their common border.
+clamped, and keep their holes; lines are widened by metres on the ground at their own middle
+latitude, but to no less than one pixel, so a thin river stays connected. Every decision is made
+per pixel centre in global web-mercator pixels, so neighbouring windows agree along their common
+border.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from generation.errors import LayoutError
-from generation.geo.mercator import Window, world_px
+from generation.geo.mercator import Window, gsd_m, world_px
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,12 +176,12 @@ def _to_window_px(feature: Feature, window: Window) -> object | None:
     """Project a feature to the window's pixels, widen lines, clip; ``None`` if nothing is left."""
     import shapely
 
-    half_px = 0.0
     geometry = feature.geometry
-    if shapely.get_dimensions(geometry) == 1:
-        half_px = max((feature.width_m or 0.0) / window.gsd_m, MIN_LINE_PX) / 2
+    if shapely.is_empty(geometry):
+        return None
     if not feature.unit_square:
         geometry = shapely.transform(geometry, to_unit_square)
+    half_px = _half_width_px(geometry, feature.width_m or 0.0, window.zoom)
     size, margin = world_px(window.zoom), 4.0 + 2 * half_px
     clipped = shapely.clip_by_rect(
         geometry,
@@ -196,6 +197,21 @@ def _to_window_px(feature: Feature, window: Window) -> object | None:
     return None if shapely.is_empty(widened) else widened
 
 
+def _half_width_px(line: object, width_m: float, zoom: int) -> float:
+    """Give half the drawn width of a line in the unit square; 0 for anything but a line.
+
+    The ground sample distance is that of the line's own middle and not of the window, so a line
+    is as wide in one window as in the next.
+    """
+    import shapely
+
+    if shapely.get_dimensions(line) != 1:
+        return 0.0
+    _, top, _, bottom = shapely.bounds(line)
+    lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - top - bottom))))
+    return max(width_m / gsd_m(float(lat), zoom), MIN_LINE_PX) / 2
+
+
 def to_unit_square(lonlat: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]:
     """Project (lon, lat) degrees to web mercator with the whole map as the unit square, y down.
 
@@ -203,6 +219,4 @@ def to_unit_square(lonlat: Float[np.ndarray, "n 2"]) -> Float[np.ndarray, "n 2"]
     Latitudes beyond the map are moved to its far outside, where they are clipped away.
     """
     lat = np.radians(np.clip(lonlat[:, 1], -89.9, 89.9))
-    return np.stack(
-        [(lonlat[:, 0] + 180) / 360, (1 - np.arcsinh(np.tan(lat)) / np.pi) / 2], axis=1
-    )
+    return np.stack([(lonlat[:, 0] + 180) / 360, (1 - np.arcsinh(np.tan(lat)) / np.pi) / 2], axis=1)

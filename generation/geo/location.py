@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from generation.errors import InvalidLocationError
+from generation.errors import InvalidLocationError, InvalidSpecError
 
 EARTH_RADIUS_KM = 6371.0088
 """Mean radius of the Earth (IUGG), in kilometres."""
@@ -37,7 +37,10 @@ class Region:
         for lat, lon in ((self.south, self.west), (self.north, self.east)):
             Location(lat, lon)
         if self.south >= self.north:
-            raise InvalidLocationError(self.south, self.west)
+            raise InvalidSpecError(
+                f"no such box: its south {self.south:g} does not lie below its north "
+                f"{self.north:g} (give west, south, east, north in degrees)"
+            )
 
     @property
     def crosses_antimeridian(self) -> bool:

@@ -10,7 +10,7 @@ Source:
 import math
 from dataclasses import dataclass
 
-from generation.errors import InvalidLocationError, InvalidSpecError
+from generation.errors import InvalidSpecError
 from generation.geo.location import Location, Region
 
 TILE_PX = 256
@@ -38,10 +38,13 @@ def to_px(location: Location, zoom: int) -> tuple[float, float]:
         ``(x, y)`` in global pixels, y down.
 
     Raises:
-        InvalidLocationError: The point lies outside the map.
+        InvalidSpecError: The point lies outside the map.
     """
     if abs(location.lat) > MAX_LAT:
-        raise InvalidLocationError(location.lat, location.lon)
+        raise InvalidSpecError(
+            f"lat={location.lat:g} lies beyond the edge of the web-mercator map "
+            f"(-{MAX_LAT:.4f} to {MAX_LAT:.4f} degrees; move away from the pole)"
+        )
     size = world_px(zoom)
     lat = math.radians(location.lat)
     x = (location.lon + 180) / 360 * size
@@ -90,7 +93,8 @@ class Window:
         if self.row_px < 0 or self.row_px + self.height_px > world_px(self.zoom):
             raise InvalidSpecError(
                 f"window rows {self.row_px} to {self.row_px + self.height_px} leave the map at "
-                f"zoom {self.zoom} (web mercator ends at latitude {MAX_LAT:.2f}; move away from the pole)"
+                f"zoom {self.zoom} (web mercator ends at latitude {MAX_LAT:.2f}; move away "
+                "from the pole)"
             )
 
     @classmethod
@@ -110,9 +114,7 @@ class Window:
     @property
     def center(self) -> Location:
         """The point in the middle."""
-        return from_px(
-            self.col_px + self.width_px / 2, self.row_px + self.height_px / 2, self.zoom
-        )
+        return from_px(self.col_px + self.width_px / 2, self.row_px + self.height_px / 2, self.zoom)
 
     @property
     def gsd_m(self) -> float:
@@ -123,9 +125,7 @@ class Window:
     def bounds(self) -> Region:
         """The box in degrees; over the antimeridian, west is greater than east."""
         north_west = from_px(self.col_px, self.row_px, self.zoom)
-        south_east = from_px(
-            self.col_px + self.width_px, self.row_px + self.height_px, self.zoom
-        )
+        south_east = from_px(self.col_px + self.width_px, self.row_px + self.height_px, self.zoom)
         east = 180.0 if south_east.lon == -180.0 else south_east.lon
         return Region(north_west.lon, south_east.lat, east, north_west.lat)
 

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,16 @@ from generation.diffusion.codec import PatchCodec, to_bytes
 from generation.diffusion.denoiser import ControlledDenoiser
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
-from generation.encoders.text import STATE_DIM, TextEncoder
-from generation.errors import CancelledError, MissingFileError, WeightsError
+from generation.encoders.text import MAX_TOKENS, STATE_DIM, TextEncoder
+from generation.errors import (
+    CancelledError,
+    InvalidSpecError,
+    LayoutError,
+    MissingFileError,
+    WeightsError,
+)
 from generation.geo.layout import Layout
-from generation.geo.mercator import Window
+from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
 from generation.registry import find, locate
 from generation.spec import RunSpec
@@ -87,8 +93,18 @@ class SatellitePipeline:
     def text_encoder(self) -> TextEncoder:
         """The text encoder, loaded at the first prompt."""
         if self._text_encoder is None:
-            self._text_encoder = TextEncoder(max_tokens=24)
+            self._text_encoder = TextEncoder()
         return self._text_encoder
+
+    @property
+    def text_tokens(self) -> int:
+        """Tokens of any prompt, filled up; known without loading the text encoder."""
+        return MAX_TOKENS if self._text_encoder is None else self._text_encoder.max_tokens
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie, and so where everything is computed."""
+        return next(self.unet.parameters()).device
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
         """Save every part in diffusers' layout, by default in half precision."""
@@ -118,10 +134,14 @@ class SatellitePipeline:
                 "that a training run or save_pretrained wrote)"
             )
         parts = {name: _load_part(kind, folder / name) for name, kind in PARTS.items()}
-        scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler")
+        scheduler = _from_config(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
         pipeline = cls(**parts, scheduler=scheduler)
         pipeline.sha256 = model_sha256(folder)
         return pipeline
+
+    def remarks(self, spec: RunSpec) -> list[str]:
+        """Tell what of a spec this model was not trained for; it takes all inputs at any scale."""
+        return []
 
     @torch.no_grad()
     def __call__(
@@ -143,13 +163,16 @@ class SatellitePipeline:
             cancelled: Asked before each step.
 
         Raises:
+            InvalidSpecError: The scenes do not fit together or do not lie on the grid of latents.
+            LayoutError: A layout has another size than its window.
             CancelledError: ``cancelled`` said so.
         """
+        self._check(scenes)
         guidance = guidance or GuidanceScales()
-        x = torch.cat([self._noise(scene) for scene in scenes])
+        x = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
         conditions = ConditionSets(self, scenes)
-        self.scheduler.set_timesteps(num_inference_steps)
-        for i, t in enumerate(self.scheduler.timesteps):
+        scheduler = self._schedule(num_inference_steps)
+        for i, t in enumerate(scheduler.timesteps):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
             time_now = t.expand(len(x))
@@ -158,10 +181,44 @@ class SatellitePipeline:
                 lambda subset, x=x, now=time_now: self.denoiser(x, now, conditions[subset]), terms
             )
             if on_step is not None:
-                clean = x[:1] - velocity[:1] * self.scheduler.sigmas[i]
+                clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
                 on_step(i + 1, num_inference_steps, to_bytes(self.codec.decode(clean))[0])
-            x = self.scheduler.step(velocity, t, x, return_dict=False)[0]
+            x = scheduler.step(velocity, t, x, return_dict=False)[0]
         return to_bytes(self.codec.decode(x))
+
+    def _check(self, scenes: Sequence[Scene]) -> None:
+        sizes = {(scene.window.width_px, scene.window.height_px) for scene in scenes}
+        if len(sizes) != 1:
+            raise InvalidSpecError(
+                f"{len(scenes)} scenes of {len(sizes)} sizes (give at least one scene, and windows "
+                "of one size together)"
+            )
+        for scene in scenes:
+            window, patch = scene.window, self.codec.patch
+            edges = window.col_px, window.row_px, window.width_px, window.height_px
+            if any(edge % patch for edge in edges):
+                raise InvalidSpecError(
+                    f"window {edges} (column, row, width, height) does not lie on the grid of "
+                    f"latents (give multiples of {patch}; Window.around does)"
+                )
+            if scene.layout is not None and scene.layout.shape != (edges[3], edges[2]):
+                raise LayoutError(
+                    f"layout of {scene.layout.shape[1]}x{scene.layout.shape[0]} px for a window of "
+                    f"{edges[2]}x{edges[3]} px (draw it at the size of the image)"
+                )
+
+    def _schedule(self, steps: int) -> FlowMatchEulerDiscreteScheduler:
+        """Give this call its own schedule: equal steps, the last of which ends without noise.
+
+        The scheduler's own choice of shares ends at 0.001 before it comes to 0, which spends a
+        whole evaluation on nothing.
+        """
+        if steps < 1:
+            raise InvalidSpecError(f"num_inference_steps={steps} draws nothing (give at least 1)")
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
+        shares = np.linspace(1.0, 1 / steps, steps).tolist()
+        scheduler.set_timesteps(sigmas=shares, device=self.device)
+        return scheduler
 
     def _noise(self, scene: Scene) -> Float[Tensor, "1 channels rows cols"]:
         window, patch = scene.window, self.codec.patch
@@ -172,6 +229,7 @@ class SatellitePipeline:
             range(row, row + window.height_px // patch),
             range(col, col + window.width_px // patch),
             self.codec.config["latent_channels"],
+            period=world_px(window.zoom) // patch,
         )
 
 
@@ -193,13 +251,15 @@ class ConditionSets:
         if "text" in self.given:
             states, words = self.pipeline.text_encoder([s.prompt for s in scenes])
         else:
-            states, words = torch.zeros(len(scenes), 2, STATE_DIM), torch.ones(len(scenes), 2)
+            # As long as any prompt, since the control branch attends to the filling as well.
+            shape = len(scenes), self.pipeline.text_tokens
+            states, words = torch.zeros(*shape, STATE_DIM), torch.ones(shape)
         window = scenes[0].window
         blank = np.zeros((window.height_px, window.width_px), np.uint8)
         classes = np.stack([blank if s.layout is None else s.layout for s in scenes])
         places = [s.place or (s.window.center.lat, s.window.center.lon) for s in scenes]
         nothing = torch.zeros(len(scenes), dtype=torch.bool)
-        return Given(
+        given = Given(
             states=states,
             words=words.bool(),
             latlon=torch.tensor(places, dtype=torch.float32),
@@ -209,27 +269,37 @@ class ConditionSets:
             has_location=nothing,
             has_layout=nothing,
         )
+        device = self.pipeline.device
+        return Given(**{f.name: getattr(given, f.name).to(device) for f in fields(given)})
 
     def __getitem__(self, subset: frozenset[str]) -> Condition:
         if subset not in self._made:
             flags = {
-                f"has_{name}": torch.tensor(self.has[name]) if name in subset else getattr(
-                    self._base, f"has_{name}"
-                )
-                for name in self.has
+                f"has_{name}": torch.tensor(self.has[name], device=self.pipeline.device)
+                for name in subset
             }
             self._made[subset] = self.pipeline.conditioner(replace(self._base, **flags))
         return self._made[subset]
 
 
 def _load_part(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' classes
-    if not (folder / "config.json").is_file():
-        raise MissingFileError(f"{folder}/config.json is not there (restore the model's folder)")
-    part = kind.from_config(kind.load_config(folder))
+    part = _from_config(kind, folder)
     expected = {name: tuple(value.shape) for name, value in part.state_dict().items()}
     weights = load_safetensors(folder / _WEIGHTS, expected)
     part.load_state_dict({name: value.float() for name, value in weights.items()})
     return part
+
+
+def _from_config(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' classes
+    path = folder / kind.config_name
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there (restore the model's folder)")
+    try:
+        return kind.from_config(kind.load_config(folder))
+    except (OSError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} describes no {kind.__name__}: {error} (restore the model's folder)"
+        ) from error
 
 
 @lru_cache(maxsize=1)
@@ -246,6 +316,20 @@ def load_pipeline(name: str) -> SatellitePipeline:
     return _pipeline(folder, stamp)
 
 
+def open_pipeline(name: str, *, online: bool = False) -> Any:  # noqa: ANN401 - by the card's family
+    """Give a registered pipeline of any family: a ``SatellitePipeline`` or a ``GeoSynthPipeline``.
+
+    Args:
+        name: A registered name.
+        online: Whether weights may be fetched from the Hub.
+    """
+    if find(name).family == "geosynth":
+        from generation.pipelines.geosynth import load_geosynth
+
+        return load_geosynth(name, online=online)
+    return load_pipeline(name)
+
+
 def render(
     spec: RunSpec,
     *,
@@ -259,7 +343,7 @@ def render(
         spec: What to draw.
         on_step: Told ``(step, steps, preview)``.
         cancelled: Asked before each step.
-        online: Whether the layout may be fetched from OpenStreetMap.
+        online: Whether the layout may be fetched from OpenStreetMap, and weights from the Hub.
 
     Raises:
         TerrascapeError: Whatever the person can mend.
@@ -267,7 +351,7 @@ def render(
     window = spec.window()
     source = open_source(spec.layout, online=online)
     layout = source.layout(window) if source is not None else None
-    pipeline = load_pipeline(spec.model)
+    pipeline = open_pipeline(spec.model, online=online)
     began = time.perf_counter()
     scene = Scene(
         window=window,
@@ -284,7 +368,7 @@ def render(
         on_step=on_step,
         cancelled=cancelled,
     )[0]
-    notes = list(layout.notes) if layout is not None else []
+    notes = [*(layout.notes if layout is not None else ()), *pipeline.remarks(spec)]
     if spec.prompt and (unread := pipeline.text_encoder.cut(spec.prompt)):
         notes.append(f"the prompt was not read beyond: …{unread[:60]!r}")
     return Render(
@@ -297,9 +381,11 @@ def render(
             "model_sha256": pipeline.sha256,
             "licence": find(spec.model).licence,
             "attribution": layout.attribution if layout is not None else "",
+            "device": str(pipeline.device),
             "versions": {"python": platform.python_version(), "torch": torch.__version__},
             "threads": torch.get_num_threads(),
             "seconds": round(time.perf_counter() - began, 3),
+            "online": online,
             "synthetic": True,
             "notes": notes,
         },

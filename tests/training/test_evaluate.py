@@ -13,6 +13,7 @@ from PIL import Image
 from generation.errors import ConfigError, MissingFileError
 from generation.geo.layout import LAYERS
 from training import evaluate
+from training.data import list_files
 from training.evaluate_controls import Scores, Yardstick, measure_controls
 from training.evaluate_geosynth import derived, in_batches, measure_model, scenes_of
 from training.evaluate_steering import (
@@ -23,7 +24,7 @@ from training.evaluate_steering import (
     place_table,
     stand_ins,
 )
-from training.evaluate_tiles import evenly, list_files, partners, read_tiles
+from training.evaluate_tiles import evenly, partners, read_tiles
 from training.metrics import LiteFeatures
 
 PLACES = [(8, 132 + 3 * (i % 4), 86 + 9 * (i // 4)) for i in range(12)]
@@ -264,3 +265,37 @@ def test_the_command_fits_the_main_parser():
     evaluate.command(parser.add_subparsers())
     args = parser.parse_args(["evaluate", "geosynth", "--data", "x", "--out", "y"])
     assert callable(args.run)
+
+
+@pytest.fixture
+def _tiny(tiny_pipeline, tmp_path, monkeypatch):
+    """Make satellite-nano an untrained, tiny pipeline."""
+    tiny_pipeline.save_pretrained(tmp_path / "home" / "satellite-nano")
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path / "home"))
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_a_whole_model_is_measured_from_the_command_line(parquet, tmp_path, capsys):
+    out, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
+    words = ["geosynth", "--data", str(parquet), "--limit", "6", "--steps", "1", "--batch", "3"]
+    assert evaluate.main([*words, "--out", str(out), "--sheet", str(sheet)]) == 0
+    assert capsys.readouterr().out.split() == [str(sheet), str(out)]
+    report = json.loads(out.read_text())
+    assert len(report["model"]) == 64
+    assert report["sampler"]["steps"] == 1
+    metrics, controls = report["metrics"], report["controls"]
+    for name in ("lite_kid", "psnr_db", "ssim", "water_iou", "location_pairs", "gradient_energy"):
+        assert np.isfinite(metrics[name])
+        assert any(control.startswith(name) for control in controls)
+    for name in ("real_floor", "blurred", "shuffled_layout", "shuffled_location", "shuffled_text"):
+        assert np.isfinite(controls[f"lite_kid_{name}"])
+    assert metrics["lite_kid_of_blurred"] > 1  # nothing was learnt
+    with Image.open(sheet) as file:
+        assert file.size == (2 * (3 * 256 + 8 + 16) - 16, 3 * 260 - 4)
+
+
+@pytest.mark.usefixtures("_tiny")
+def test_guidance_that_no_render_takes_is_refused_here_too(parquet, tmp_path, capsys):
+    words = ["geosynth", "--data", str(parquet), "--limit", "4", "--text-guidance", "99"]
+    assert evaluate.main([*words, "--out", str(tmp_path / "r.json")]) == 2
+    assert "text_guidance" in capsys.readouterr().err

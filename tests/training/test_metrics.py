@@ -182,8 +182,7 @@ def test_colour_profiles_tell_colours_and_not_places(images):
 
 @pytest.mark.shared
 def test_on_real_tiles_the_controls_come_in_order(ruler, shared_data):
-    from training.data import read_rows
-    from training.evaluate_tiles import list_files
+    from training.data import list_files, read_rows
 
     files = [str(file) for file in list_files(str(shared_data / "bluemarble" / "test-*.parquet"))]
     rows = (row.image for row, _ in zip(read_rows(files), range(32), strict=False))

@@ -1,0 +1,1 @@
+"""The studio: a web page that draws places, offline, on this machine."""

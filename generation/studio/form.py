@@ -1,0 +1,198 @@
+"""What the page holds, and the RunSpec that it amounts to; the page is a view of a RunSpec."""
+
+import secrets
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+
+from generation.errors import InvalidSpecError, LayoutError
+from generation.geo.layout import Layout
+from generation.geo.sources import FileSource, open_source
+from generation.media.artifact import Artifact
+from generation.spec import RunSpec
+from generation.studio.drawing import Drawing, keep_layout, save_drawing
+
+LAYOUT_CHOICES: tuple[tuple[str, str], ...] = (
+    ("World layers", "auto"),
+    ("None", "none"),
+    ("My file", "file"),
+    ("Draw", "draw"),
+)
+"""Labels and values of the layout switch."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """The values of the page's fields, in the order in which the page lists them."""
+
+    lat: float | int | None
+    lon: float | int | None
+    zoom: float | int
+    size: float | int
+    choice: str
+    """One of the values of ``LAYOUT_CHOICES``."""
+    file: str | None
+    """The map file that was chosen."""
+    drawing: Drawing | None
+    prompt: str | None
+    use_location: bool
+    seed: str | None
+    """Text, since a seed may be larger than a browser's numbers are exact."""
+    steps: float | int
+    text_guidance: float | int
+    location_guidance: float | int
+    layout_guidance: float | int
+    model: str | None
+
+    @classmethod
+    def of(cls, values: tuple[object, ...]) -> "Form":
+        """Name the values that the page sends."""
+        return cls(**dict(zip((field.name for field in fields(cls)), values, strict=True)))  # type: ignore[arg-type]  # the page's fields have these types
+
+    def place(self) -> RunSpec:
+        """Give a spec of the place alone, to see whether it can be drawn.
+
+        Raises:
+            InvalidSpecError: There is no such place, or the picture would leave the map.
+        """
+        return RunSpec.from_dict(
+            {name: _plain(getattr(self, name)) for name in ("lat", "lon", "zoom", "size")}
+        )
+
+    def layout(self) -> Layout | None:
+        """Give the layout as it would be rendered; nothing is written.
+
+        Raises:
+            TerrascapeError: The place or the layout is not one.
+        """
+        window = self.place().window()
+        if self.choice == "draw":
+            return self.drawn().layout(window)
+        if self.choice == "file":
+            path = Path(self.file_or_refuse())
+            return _file_source(path, path.stat().st_mtime_ns if path.is_file() else 0).layout(
+                window
+            )
+        source = open_source(self.choice)
+        return None if source is None else source.layout(window)
+
+    def spec(self, out: Path) -> RunSpec:
+        """Give the RunSpec; a drawn or chosen layout is saved beside the results first.
+
+        Raises:
+            TerrascapeError: A field is wrong; nothing was written.
+        """
+        values: dict[str, object] = {
+            field.name: _plain(getattr(self, field.name))
+            for field in fields(self)
+            if field.name not in ("choice", "file", "drawing", "seed")
+        }
+        values |= {"seed": _seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
+        values["model"] = self.model or ""
+        RunSpec.from_dict(values)  # before anything is written
+        self.layout()
+        values["layout"] = self._layout_name(out)
+        return RunSpec.from_dict(values).pinned()
+
+    def _layout_name(self, out: Path) -> str:
+        if self.choice == "draw":
+            return str(save_drawing(self.drawn(), int(self.size), out))
+        if self.choice == "file":
+            return str(keep_layout(Path(self.file_or_refuse()), out))
+        return self.choice
+
+    def drawn(self) -> Drawing:
+        """Give the drawing.
+
+        Raises:
+            LayoutError: There is none.
+        """
+        if self.drawing is None:
+            raise LayoutError(
+                "nothing is drawn yet (paint on the canvas, or choose another layout)"
+            )
+        return self.drawing
+
+    def file_or_refuse(self) -> str:
+        """Give the chosen file.
+
+        Raises:
+            LayoutError: There is none.
+        """
+        if not self.file:
+            raise LayoutError(
+                "no layout file is chosen (drop an .osm, .osm.pbf, .geojson, .parquet, .gpkg or "
+                ".png file, or choose another layout)"
+            )
+        return self.file
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The page's fields for a spec of an earlier render."""
+
+    form: Form
+    note: str = ""
+    """What could not be brought back as it was."""
+
+
+def restore(artifact: Artifact, out: Path) -> Restored:
+    """Fill the page from a saved render.
+
+    A layout file is opened only if it lies among the results: a file from elsewhere must not make
+    the page read whatever path it names. The copy saved with the render stands in for it.
+    """
+    spec, note = artifact.spec, ""
+    choice, file = spec.layout, None
+    if spec.layout_path is not None:
+        choice = "file"
+        file, note = _restored_layout(artifact, out)
+    form = Form(
+        choice=choice,
+        file=file,
+        drawing=None,
+        seed=str(spec.seed),
+        **{name: getattr(spec, name) for name in _SHARED},
+    )
+    return Restored(form, note)
+
+
+def random_seed() -> str:
+    """Draw a seed short enough to be read aloud."""
+    return str(secrets.randbelow(10**9))
+
+
+_SHARED = tuple(
+    field.name for field in fields(Form) if field.name not in ("choice", "file", "drawing", "seed")
+)
+
+
+def _restored_layout(artifact: Artifact, out: Path) -> tuple[str | None, str]:
+    path = Path(artifact.spec.layout)
+    if path.is_file() and path.resolve().is_relative_to(out.resolve()):
+        return str(path), ""
+    beside = Artifact(out / artifact.path.name, artifact.ending, artifact.spec, artifact.record)
+    saved = beside.layout_file()
+    if saved is not None:
+        return str(saved), "its layout is the copy that was saved with the picture"
+    return None, f"its layout file {path.name!r} is not among the results: choose it again"
+
+
+@lru_cache(maxsize=2)
+def _file_source(path: Path, _stamp: int) -> FileSource:
+    """Keep the map that was read last: it is drawn anew whenever the place moves."""
+    return FileSource(path)
+
+
+def _plain(value: object) -> object:
+    """Turn a whole number that came as 8.0 back into 8."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _seed(text: str | None) -> int:
+    try:
+        return int((text or "").strip())
+    except ValueError:
+        raise InvalidSpecError(
+            f"seed={(text or '')[:40]!r} is no whole number (give 0 to 2^63 - 1, or press New)"
+        ) from None

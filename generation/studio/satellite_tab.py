@@ -1,0 +1,281 @@
+"""The satellite tab: a place, a layout, a prompt; the picture beside its layout."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+
+from generation.errors import CancelledError, InvalidSpecError, TerrascapeError
+from generation.geo.layers import EmbeddedSource
+from generation.media.artifact import Artifact, read_artifact
+from generation.studio import stage
+from generation.studio.controls import Controls
+from generation.studio.drawing import Drawing, canvas, read_drawing
+from generation.studio.form import Form, random_seed, restore
+from generation.studio.map_widget import (
+    RegionMap,
+    clicked,
+    find_example,
+    picked,
+    region_html,
+    world_html,
+    world_location,
+)
+from generation.studio.theme import SCROLL_JS
+from generation.studio.worker import Desk, Job, Progress
+
+Changes = dict[Any, Any]
+"""Components of the page and what they change to."""
+_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+
+
+class SatelliteTab:
+    """The controls and what happens when they are used; to be made inside a page."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.ui = Controls()
+        self.fields = [getattr(self.ui, field.name) for field in fields(Form)]
+
+    def wire(self, page: gr.Blocks) -> None:
+        """Connect the controls with what they do."""
+        ui, shown = self.ui, [self.ui.world, self.ui.region, self.ui.layout]
+        gr.on(
+            [each.change for each in (ui.lat, ui.lon, ui.zoom, ui.size, ui.choice, ui.file)]
+            + [ui.drawing.change, page.load],
+            self.refresh,
+            self.fields,
+            shown,
+            trigger_mode="always_last",
+            **_QUIET,
+        )
+        ui.choice.change(self.choose_layout, self.fields, ui.layout_extras, **_QUIET)
+        page.load(self.remember, None, ui.history, **_QUIET)
+        self._wire_place()
+        self._wire_layout()
+        self._wire_render()
+
+    def _wire_place(self) -> None:
+        ui = self.ui
+        ui.world.click(self.pick_world, None, [ui.lat, ui.lon], **_QUIET)
+        ui.region.click(self.pick_region, self.fields, [ui.lat, ui.lon], **_QUIET)
+        ui.examples.click(self.pick_example, None, [ui.lat, ui.lon, ui.prompt], **_QUIET)
+
+    def _wire_layout(self) -> None:
+        ui = self.ui
+        ui.upload.upload(lambda path: path, ui.upload, ui.file, **_QUIET)
+        ui.upload.clear(lambda: None, None, ui.file, **_QUIET)
+        ui.start_over.click(self.start_drawing, self.fields, [ui.editor, ui.drawing], **_QUIET)
+        ui.editor.change(
+            self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **_QUIET
+        )
+
+    def _wire_render(self) -> None:
+        ui = self.ui
+        results = [ui.stage, ui.downloads, *ui.files, ui.history]
+        ui.new_seed.click(random_seed, None, ui.seed, **_QUIET)
+        gr.on(
+            [ui.render.click, ui.prompt.submit],
+            self.render,
+            [*self.fields, ui.keep],
+            [ui.render, ui.cancel, ui.seed, *results],
+            trigger_mode="once",
+            concurrency_limit=None,
+            **_QUIET,
+        )
+        ui.render.click(None, js=SCROLL_JS)
+        ui.cancel.click(self.cancel, None, ui.cancel, **_QUIET)
+        restored = [*self.fields, ui.keep, ui.upload, *results]
+        ui.history.click(self.bring_back, None, restored, **_QUIET)
+        ui.open.upload(self.open_file, ui.open, restored, **_QUIET)
+
+    # What is shown while the fields change
+
+    def refresh(self, *values: object) -> tuple[Any, Any, Any]:
+        """Draw the maps and the layout for what the fields say."""
+        form = Form.of(values)
+        world = world_html(form.lat, form.lon)
+        try:
+            window = form.place().window()
+        except TerrascapeError as error:
+            return world, gr.skip(), stage.refused_html(str(error))
+        try:
+            shown = stage.layout_html(form.layout())
+        except TerrascapeError as error:
+            shown = stage.refused_html(str(error))
+        return world, region_html(window), shown
+
+    def remember(self) -> str:
+        """List what the folder holds already."""
+        return stage.history_html(stage.recent(self.desk.out))
+
+    # The place
+
+    def pick_world(self, event: gr.EventData) -> tuple[float, float]:
+        """Take a click on the map of the world."""
+        with told():
+            place = world_location(*clicked(event))
+        return round(place.lat, 2), round(place.lon, 2)
+
+    def pick_region(self, event: gr.EventData, *values: object) -> tuple[float, float]:
+        """Take a click on the map of the surroundings."""
+        with told():
+            place = RegionMap.around(Form.of(values).place().window()).location(*clicked(event))
+        return round(place.lat, 4), round(place.lon, 4)
+
+    def pick_example(self, event: gr.EventData) -> tuple[float, float, str]:
+        """Take one of the example places."""
+        with told():
+            place = find_example(picked(event))
+        return place.lat, place.lon, place.prompt
+
+    # The layout
+
+    def choose_layout(self, *values: object) -> list[Any]:
+        """Show what the chosen kind of layout needs: a file, a canvas or nothing."""
+        form = Form.of(values)
+        editor, drawing = gr.skip(), gr.skip()
+        if form.choice == "draw" and form.drawing is None:
+            editor, drawing = self.start_drawing(*values)
+        groups = [gr.update(visible=form.choice == kind) for kind in ("file", "draw")]
+        return [*groups, editor, drawing]
+
+    def start_drawing(self, *values: object) -> tuple[Any, Any]:
+        """Put the layout of the place on the canvas."""
+        with told():
+            layout = EmbeddedSource().layout(Form.of(values).place().window())
+        ground = canvas(layout)
+        value = {"background": ground, "layers": [], "composite": ground}
+        return value, read_drawing(ground)
+
+    def read_canvas(self, value: dict[str, Any] | None) -> Drawing | Any:  # noqa: ANN401 - or a skip
+        """Take what is on the canvas."""
+        pixels = (value or {}).get("composite")
+        if not isinstance(pixels, np.ndarray) or pixels.ndim != 3:
+            return gr.skip()
+        with told():
+            return read_drawing(pixels)
+
+    # The render
+
+    def render(self, request: gr.Request, *values: object) -> Iterator[Changes]:
+        """Render, telling each step."""
+        ui, visitor = self.ui, request.session_hash or ""
+        *given, keep = values
+        with told():
+            form = Form.of(tuple(given))
+            if not keep:
+                form = replace(form, seed=random_seed())
+            spec = form.spec(self.desk.out)
+            layout = stage.image_uri(form.layout())
+        job = self.desk.begin(visitor, spec)
+        try:
+            yield {
+                ui.seed: str(spec.seed),
+                ui.render: gr.update(interactive=False, value="Rendering…"),
+                ui.cancel: gr.update(interactive=True),
+                ui.stage: stage.running_stage(Progress(), layout),
+                ui.downloads: gr.update(visible=False),
+            }
+            for progress in job.watch():
+                yield {ui.stage: stage.running_stage(progress, layout)}
+        finally:  # also when the page is closed or loaded anew
+            self.desk.end(visitor, job)
+        yield {**self._idle(), **self._ended(job, layout)}
+        if isinstance(job.error, TerrascapeError):
+            if not isinstance(job.error, CancelledError):
+                raise refusal(job.error)
+        elif job.error is not None:
+            raise gr.Error(
+                "This is a mistake of ours; what happened is told where the studio was started.",
+                title="Not drawn",
+            ) from job.error
+
+    def cancel(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
+        """Stop the visitor's render at its next step."""
+        self.desk.stop(request.session_hash or "")
+        return gr.update(interactive=False)
+
+    def _idle(self) -> Changes:
+        return {
+            self.ui.render: gr.update(interactive=True, value="Render"),
+            self.ui.cancel: gr.update(interactive=False),
+        }
+
+    def _ended(self, job: Job, layout: str | None) -> Changes:
+        if job.result is None:
+            text = f"Not drawn: {job.error}"
+            if isinstance(job.error, CancelledError):
+                text = "Stopped. Nothing was saved."
+            return {self.ui.stage: stage.stopped_stage(job.progress, layout, text)}
+        files = {_ending(path): path for path in job.paths}
+        html = stage.finished_stage(
+            files[".png"], files.get(".layout.png"), job.spec, job.result.provenance
+        )
+        return {self.ui.stage: html, **self._saved(files[".json"])}
+
+    # Results
+
+    def bring_back(self, event: gr.EventData) -> Changes:
+        """Fill the page with an earlier result."""
+        with told():
+            name = picked(event)
+            path = self.desk.out / f"{name}.json"
+            if not name or Path(name).name != name or not path.is_file():
+                raise InvalidSpecError(
+                    "that result is not in the folder any more (reload the page)"
+                )
+            return self._restored(read_artifact(path))
+
+    def open_file(self, path: str | None) -> Changes:
+        """Fill the page from a rendered file of any folder."""
+        with told():
+            if not path:
+                raise InvalidSpecError("no file came (drop a .png, .tif or .json of Terrascape)")
+            return self._restored(read_artifact(Path(path)))
+
+    def _restored(self, artifact: Artifact) -> Changes:
+        ui, back = self.ui, restore(artifact, self.desk.out)
+        if back.note:
+            gr.Info(escape(back.note), title="Layout")
+        html = stage.artifact_stage(artifact)
+        filled = {getattr(ui, each.name): getattr(back.form, each.name) for each in fields(Form)}
+        saved: Changes = {ui.downloads: gr.update(visible=False)}
+        if artifact.path.parent.resolve() == self.desk.out.resolve():
+            saved = self._saved(artifact.sibling(".json"))
+        return {**filled, ui.keep: True, ui.upload: back.form.file, ui.stage: html, **saved}
+
+    def _saved(self, manifest: Path) -> Changes:
+        """Offer a result's files, and show it first in the strip."""
+        ui = self.ui
+        endings = (".png", ".tif", ".json")
+        paths = [manifest.with_name(f"{manifest.stem}{ending}") for ending in endings]
+        offered = {
+            button: gr.update(value=str(path), interactive=path.is_file())
+            for button, path in zip(ui.files, paths, strict=True)
+        }
+        strip = stage.history_html(stage.recent(self.desk.out), manifest.stem)
+        return {ui.downloads: gr.update(visible=True), **offered, ui.history: strip}
+
+
+@contextmanager
+def told() -> Iterator[None]:
+    """Turn a person's mistake into a message on the page."""
+    try:
+        yield
+    except TerrascapeError as error:
+        raise refusal(error) from error
+
+
+def refusal(error: TerrascapeError) -> gr.Error:
+    """Give the message for a mistake that a person can mend."""
+    return gr.Error(escape(str(error)), title="Not possible", print_exception=False)
+
+
+def _ending(path: Path) -> str:
+    return ".layout.png" if path.name.endswith(".layout.png") else path.suffix

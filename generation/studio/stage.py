@@ -1,0 +1,222 @@
+"""What the page shows of a render, as HTML: its progress, its picture and layout, the history."""
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+
+from generation.errors import TerrascapeError
+from generation.geo.layout import CLASSES, Layout
+from generation.geo.mercator import Window
+from generation.media.artifact import Artifact, read_artifact
+from generation.media.image import open_rgb, read_bytes
+from generation.spec import RunSpec
+from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
+from generation.studio.worker import Progress
+
+HISTORY = 12
+"""How many results the strip shows."""
+BADGE = '<span class="ts-badge" title="Made by a model; not a photograph">synthetic image</span>'
+_PHASES = {
+    "waiting": "Waiting for another render",
+    "loading": "Loading the model and the layout",
+    "saving": "Saving",
+}
+
+
+def stage_html(image: str, layout: str, below: str, *, busy: bool = False) -> str:
+    """Put a picture and its layout side by side, and what is told of them below."""
+    state = ' aria-busy="true"' if busy else ""
+    return (
+        f'<section class="ts-stage" aria-label="Result"{state}><div class="ts-pair">'
+        f"{image}{layout}</div>{below}</section>"
+    )
+
+
+def empty_stage() -> str:
+    """Show what will be where, before the first render."""
+    image = _figure(None, "Image", "Choose a place and press Render")
+    layout = _figure(None, "Its layout", "The map that it follows")
+    return stage_html(image, layout, "")
+
+
+def running_stage(progress: Progress, layout: str | None) -> str:
+    """Show a render on its way."""
+    source = None if progress.preview is None else preview_uri(progress.preview)
+    text = _PHASES.get(progress.phase, f"Step {progress.step} of {progress.steps}")
+    if progress.phase == "drawing" and progress.left_s is not None:
+        text += f", about {progress.left_s:.0f} s left"
+    share = progress.step / progress.steps if progress.steps else 0.0
+    bar = (
+        f'<div class="ts-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
+        f'aria-valuenow="{share:.0%}"><span style="width:{share:.0%}"></span></div>'
+        f'<p class="ts-status" role="status">{text}…</p>'
+    )
+    image = _figure(source, "Image", "The first step is on its way", live=True)
+    empty = "" if layout else "No layout was given"
+    return stage_html(image, _figure(layout, "Its layout", empty), bar, busy=True)
+
+
+def stopped_stage(progress: Progress, layout: str | None, text: str) -> str:
+    """Show where a render ended that was not finished."""
+    source = None if progress.preview is None else preview_uri(progress.preview)
+    image = _figure(source, "Unfinished, not saved", "Nothing was drawn")
+    empty = "" if layout else "No layout was given"
+    return stage_html(image, _figure(layout, "Its layout", empty), _note(text))
+
+
+def finished_stage(picture: Path, layout: Path | None, spec: RunSpec, record: object) -> str:
+    """Show a render that lies on disk; the picture in the page is the very file."""
+    source = (
+        data_uri(read_bytes(picture)) if picture.suffix == ".png" else png_uri(open_rgb(picture))
+    )
+    shown = None if layout is None else data_uri(read_bytes(layout))
+    empty = "Drawn without a layout" if spec.layout == "none" else "Its layout is not here"
+    pair = _figure(source, "Image", "", badge=True), _figure(shown, "Its layout", empty)
+    return stage_html(*pair, _facts(spec, record))
+
+
+def artifact_stage(artifact: Artifact) -> str:
+    """Show a render that was opened.
+
+    Raises:
+        TerrascapeError: Its picture cannot be read.
+    """
+    picture = artifact.sibling(".png") if artifact.ending == ".json" else artifact.path
+    record = artifact.record.get("provenance")
+    if not picture.is_file():
+        return stage_html(
+            _figure(None, "Image", "Press Render to draw it again"),
+            _figure(None, "Its layout", ""),
+            _facts(artifact.spec, record),
+        )
+    if artifact.ending == ".tif":
+        image = _figure(png_uri(artifact.pixels()), "Image", "", badge=True)
+        return stage_html(
+            image, _figure(None, "Its layout", "Shown left"), _facts(artifact.spec, record)
+        )
+    return finished_stage(picture, artifact.layout_file(), artifact.spec, record)
+
+
+def layout_html(layout: Layout | None, note: str = "") -> str:
+    """Show the layout that will be followed, with what its colours mean."""
+    if layout is None:
+        nothing = _figure(None, "Layout", "None: the model is free")
+        return f'<div class="ts-layout">{nothing}</div>'
+    figure = _figure(png_uri(layout.rgb()), "Layout", "")
+    told = "".join(_note(text) for text in (*layout.notes, note) if text)
+    credit = f'<p class="ts-credit">{escape(layout.attribution)}</p>' if layout.attribution else ""
+    return f'<div class="ts-layout">{figure}{_legend(layout)}{told}{credit}</div>'
+
+
+def refused_html(text: str) -> str:
+    """Tell in the layout's place why there is none."""
+    return (
+        f'<div class="ts-layout">{_figure(None, "Layout", "")}'
+        f'<p class="ts-note ts-wrong" role="alert">{escape(text)}</p></div>'
+    )
+
+
+def size_html(window: Window) -> str:
+    """Tell how large the picture is on the ground."""
+    km = window.gsd_m * window.width_px / 1000
+    metres = f"{window.gsd_m:,.0f} m" if window.gsd_m >= 2 else f"{window.gsd_m:.2f} m"
+    return f'<p class="ts-caption">{km:,.1f} km across, {metres} a pixel</p>'
+
+
+def history_html(artifacts: Sequence[Artifact], shown: str = "") -> str:
+    """List the latest results as thumbnails."""
+    if not artifacts:
+        return '<p class="ts-caption">Results appear here; press one to bring all of it back.</p>'
+    thumbs = "".join(_thumb(artifact, shown) for artifact in artifacts)
+    return f'<div class="ts-strip" role="group" aria-label="Latest results">{thumbs}</div>'
+
+
+def recent(out: Path, limit: int = HISTORY) -> list[Artifact]:
+    """Open the latest results of a folder, newest first; damaged ones are left out."""
+    found: list[Artifact] = []
+    manifests = sorted(out.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    for path in manifests:
+        try:
+            artifact = read_artifact(path)
+        except TerrascapeError:
+            continue
+        if artifact.sibling(".png").is_file():
+            found.append(artifact)
+        if len(found) == limit:
+            break
+    return found
+
+
+def image_uri(layout: Layout | None) -> str | None:
+    """Give a layout as a picture for the page."""
+    return None if layout is None else png_uri(layout.rgb())
+
+
+def _figure(
+    source: str | None, caption: str, empty: str, *, badge: bool = False, live: bool = False
+) -> str:
+    mark = BADGE if badge or (live and source) else ""
+    look = "ts-frame ts-live" if live else "ts-frame"
+    inner = (
+        f'<img src="{source}" alt="{escape(caption)}">'
+        if source
+        else f'<span class="ts-empty">{escape(empty)}</span>'
+    )
+    return (
+        f'<figure><div class="{look}">{inner}{mark}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def _legend(layout: Layout) -> str:
+    counts = np.bincount(layout.classes.ravel(), minlength=len(CLASSES))
+    order = [index for index in np.argsort(-counts).tolist() if counts[index]]
+    entries = "".join(
+        f'<li title="{escape(CLASSES[index].meaning)}">'
+        f'<i style="background:rgb{CLASSES[index].rgb}"></i>{CLASSES[index].name} '
+        f"<small>{_share(counts[index] / layout.classes.size)}</small></li>"
+        for index in order
+    )
+    return f'<ul class="ts-legend">{entries}</ul>'
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}" if share >= 0.01 else "&lt; 1%"
+
+
+def _facts(spec: RunSpec, record: object) -> str:
+    about = record if isinstance(record, dict) else {}
+    seconds = about.get("seconds")
+    facts = [
+        f"{abs(spec.lat):.4g}° {'S' if spec.lat < 0 else 'N'}, "
+        f"{abs(spec.lon):.4g}° {'W' if spec.lon < 0 else 'E'}",
+        f"zoom {spec.zoom}",
+        f"seed {spec.seed}",
+        f"{spec.steps} steps",
+        *([f"{seconds:.1f} s"] if isinstance(seconds, int | float) else []),
+    ]
+    prompt = f'<p class="ts-prompt">{escape(spec.prompt)}</p>' if spec.prompt else ""
+    told = about.get("notes")
+    notes = "".join(_note(str(text)) for text in told) if isinstance(told, list | tuple) else ""
+    line = " · ".join(escape(fact) for fact in facts)
+    return f'{prompt}<p class="ts-facts">{line}</p>{notes}'
+
+
+def _note(text: str) -> str:
+    return f'<p class="ts-note">{escape(text)}</p>'
+
+
+def _thumb(artifact: Artifact, shown: str) -> str:
+    spec, name = artifact.spec, artifact.path.stem
+    about = escape(spec.prompt[:80] or f"{spec.lat:.2f}, {spec.lon:.2f}")
+    current = ' aria-current="true"' if name == shown else ""
+    try:
+        source = thumb_uri(artifact.sibling(".png"))
+    except TerrascapeError:
+        return ""
+    return (
+        f'<button type="button" class="ts-thumb" data-pick="{escape(name)}" title="{about}"'
+        f'{current}><img src="{source}" alt="{about}"></button>'
+    )

@@ -1,0 +1,151 @@
+"""How the page looks: quiet colours of land and water, system fonts, nothing from elsewhere."""
+
+import gradio as gr
+
+FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
+MONO = ["ui-monospace", "SFMono-Regular", "Consolas", "monospace"]
+
+HEAD = (
+    '<meta name="color-scheme" content="light dark">'
+    '<link rel="icon" type="image/svg+xml" href="data:image/svg+xml,'
+    "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
+    "%3Ccircle cx='16' cy='16' r='15' fill='%2389b9d0'/%3E"
+    "%3Cpath d='M4 22l8-11 5 6 4-5 7 10a15 15 0 0 1-24 0z' fill='%230f766e'/%3E%3C/svg%3E\">"
+)
+
+CSS = """
+.gradio-container { max-width: 1440px !important; margin: 0 auto !important; }
+.ts-head { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; padding: 4px 2px 0; }
+.ts-head svg { width: 34px; height: 34px; flex: none; }
+.ts-head h1 { font-size: 1.35rem; font-weight: 650; letter-spacing: -.01em; margin: 0; }
+.ts-head p { margin: 0; color: var(--body-text-color-subdued); font-size: .92rem; flex: 1 1 260px; }
+.ts-badge { background: #7c2d12; color: #fff; border-radius: 999px; padding: 2px 10px;
+  font-size: .74rem; font-weight: 600; letter-spacing: .02em; white-space: nowrap; }
+.ts-card { background: var(--background-fill-primary);
+  border: 1px solid var(--border-color-primary); border-radius: 14px;
+  padding: 16px !important; gap: 12px !important; }
+.ts-title { font-size: .98rem; font-weight: 620; margin: 0; }
+
+.ts-map { position: relative; aspect-ratio: 2 / 1; border-radius: 10px; overflow: hidden;
+  cursor: crosshair; border: 1px solid var(--border-color-primary); background: #b0d0e3;
+  touch-action: manipulation; user-select: none; }
+.ts-map.ts-square { aspect-ratio: 1; }
+.ts-map img { width: 100%; height: 100%; display: block; margin: 0; }
+.ts-map:focus-visible { outline: 3px solid var(--color-accent); outline-offset: 2px; }
+.ts-pin { position: absolute; width: 18px; height: 18px; margin: -9px 0 0 -9px; border-radius: 50%;
+  border: 3px solid #fff; background: #c2410c; box-shadow: 0 0 0 1.5px #431407, 0 1px 5px #0007;
+  pointer-events: none; }
+.ts-unseen { visibility: hidden; }
+.ts-outline { position: absolute; border: 2px solid #fff; box-shadow: 0 0 0 1.5px #431407,
+  inset 0 0 0 1.5px #431407; background: #c2410c33; border-radius: 2px; pointer-events: none; }
+.ts-chips { display: flex; gap: 8px; flex-wrap: wrap; }
+.ts-chip { border: 1px solid var(--border-color-primary);
+  background: var(--background-fill-secondary);
+  color: var(--body-text-color); border-radius: 999px; padding: 5px 12px; font-size: .84rem;
+  cursor: pointer; white-space: nowrap; min-height: 32px; }
+.ts-chip:hover { border-color: var(--color-accent); }
+.ts-chip:focus-visible, .ts-thumb:focus-visible {
+  outline: 3px solid var(--color-accent); outline-offset: 2px; }
+.ts-caption, .ts-credit, .ts-facts { margin: 6px 0 0; font-size: .82rem;
+  color: var(--body-text-color-subdued); line-height: 1.4; }
+.ts-credit { font-size: .72rem; }
+.ts-note { margin: 8px 0 0; font-size: .84rem; line-height: 1.4; padding: 7px 10px;
+  border-radius: 8px; background: var(--background-fill-secondary);
+  border-left: 3px solid #d97706; overflow-wrap: anywhere; }
+.ts-wrong { border-left-color: #dc2626; }
+
+.ts-stage figure, .ts-layout figure { margin: 0; min-width: 0; }
+.ts-pair { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
+.ts-frame { position: relative; aspect-ratio: 1; border-radius: 10px; overflow: hidden;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
+.ts-frame img { width: 100%; height: 100%; display: block; object-fit: contain; margin: 0; }
+.ts-layout .ts-frame img, .ts-pair figure:nth-child(2) .ts-frame img, .ts-map.ts-square img {
+  image-rendering: pixelated; }
+.ts-frame .ts-badge { position: absolute; left: 10px; bottom: 10px; box-shadow: 0 1px 4px #0006; }
+.ts-empty { position: absolute; inset: 0; display: grid; place-items: center; text-align: center;
+  padding: 16px; color: var(--body-text-color-subdued); font-size: .9rem; }
+.ts-stage figcaption, .ts-layout figcaption { margin-top: 6px; font-size: .82rem;
+  color: var(--body-text-color-subdued); }
+.ts-live { box-shadow: 0 0 0 2px var(--color-accent); }
+.ts-progress { height: 6px; border-radius: 3px; margin-top: 12px; overflow: hidden;
+  background: var(--background-fill-secondary); }
+.ts-progress span { display: block; height: 100%; background: var(--color-accent);
+  transition: width .25s; }
+.ts-status { margin: 6px 0 0; font-size: .88rem; }
+.ts-prompt { margin: 10px 0 0; font-size: .95rem; overflow-wrap: anywhere; }
+.ts-legend { list-style: none; margin: 8px 0 0; padding: 0; display: flex; flex-wrap: wrap;
+  gap: 4px 12px; font-size: .8rem; }
+.ts-legend li { display: inline-flex; align-items: center; gap: 5px; margin: 0; }
+.ts-legend i { width: 12px; height: 12px; border-radius: 3px; border: 1px solid #0003; }
+.ts-legend small { color: var(--body-text-color-subdued); }
+.ts-strip { display: grid; grid-template-columns: repeat(auto-fill, minmax(72px, 1fr)); gap: 8px; }
+.ts-thumb { padding: 0; border: 2px solid transparent; border-radius: 9px; overflow: hidden;
+  cursor: pointer; aspect-ratio: 1; background: var(--background-fill-secondary); }
+.ts-thumb[aria-current] { border-color: var(--color-accent); }
+.ts-thumb img { width: 100%; height: 100%; object-fit: cover; display: block; margin: 0; }
+.ts-key { display: flex; flex-wrap: wrap; gap: 4px 12px; }
+.ts-file .wrap { min-height: 0 !important; }
+
+@media (max-width: 640px) {
+  .gradio-container { padding: 8px !important; }
+  .ts-card { padding: 12px !important; }
+  .ts-head p { flex-basis: 100%; order: 3; }
+  .ts-chips { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: 0 -12px;
+    padding: 2px 12px; }
+  .ts-pair { grid-template-columns: 1fr; }
+}
+@media (prefers-reduced-motion: reduce) { .ts-progress span { transition: none; } }
+.dark .ts-map:not(.ts-square) img { filter: brightness(.86); }
+"""
+
+SCROLL_JS = """() => {
+  if (window.innerWidth < 900) {
+    document.getElementById('ts-result')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+  }
+}"""
+"""On a phone the result lies below what was pressed."""
+
+MARK = (
+    '<svg viewBox="0 0 32 32" aria-hidden="true"><circle cx="16" cy="16" r="15" fill="#89b9d0"/>'
+    '<path d="M4 22l8-11 5 6 4-5 7 10a15 15 0 0 1-24 0z" fill="#0f766e"/>'
+    '<path d="M12 11l2.6 3-2 1.4-2.5-1.2z" fill="#f1f5f9"/></svg>'
+)
+
+
+def studio_theme() -> gr.themes.Base:
+    """Give the theme: Gradio's plain one in our colours and the system's fonts."""
+    return gr.themes.Base(
+        primary_hue=gr.themes.colors.teal,
+        secondary_hue=gr.themes.colors.teal,
+        neutral_hue=gr.themes.colors.slate,
+        radius_size=gr.themes.sizes.radius_md,
+        font=FONTS,
+        font_mono=MONO,
+    ).set(
+        body_background_fill="*neutral_50",
+        body_background_fill_dark="*neutral_950",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_text_color="white",
+        block_border_width="0px",
+        block_padding="0px",
+        block_shadow="none",
+        block_background_fill="transparent",
+        block_label_background_fill="transparent",
+        block_label_border_width="0px",
+        input_border_width="1px",
+        input_background_fill="*neutral_50",
+        input_background_fill_dark="*neutral_900",
+        layout_gap="12px",
+        form_gap_width="0px",
+    )
+
+
+def header_html() -> str:
+    """Give the page's head: what this is, and that what it shows is synthetic."""
+    return (
+        f'<header class="ts-head">{MARK}<h1>Terrascape</h1>'
+        "<p>Draws what a place may look like from space, on this machine, offline.</p>"
+        '<span class="ts-badge" title="Every image here is made by a model">synthetic images'
+        "</span></header>"
+    )

@@ -1,0 +1,197 @@
+"""The studio as a person meets it: the real server, a real browser, nothing from elsewhere."""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from test_cli_pipeline import tiny_home  # noqa: F401 - a fixture, for checkouts without weights
+
+from generation.media.artifact import manifest_mistakes, read_spec
+from generation.registry import is_here
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+PATIENCE_S = 180
+"""Long enough for a busy machine; an idle one needs a tenth."""
+
+if CHROMIUM is None:
+    pytest.skip("no chromium here (apt-get install chromium)", allow_module_level=True)
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+
+
+@pytest.fixture(scope="module")
+def studio(request, tmp_path_factory):
+    """Address and folder of a running studio."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    out, log = tmp_path_factory.mktemp("studio") / "out", tmp_path_factory.mktemp("log") / "log"
+    environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("cache"))}
+    environment.pop("TERRASCAPE_HOME", None)
+    if not is_here("satellite-nano"):
+        environment["TERRASCAPE_HOME"] = str(request.getfixturevalue("tiny_home"))
+    words = [sys.executable, "app.py", "--port", str(port), "--out", str(out), "--no-browser"]
+    with log.open("wb") as file, subprocess.Popen(
+        words, cwd=ROOT, env=environment, stdout=file, stderr=file
+    ) as server:  # fmt: skip
+        try:
+            wait_until_ready(f"http://127.0.0.1:{port}", server, log)
+            yield f"http://127.0.0.1:{port}", out
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def wait_until_ready(address, server, log):
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
+        assert server.poll() is None, log.read_text()
+        try:
+            with urllib.request.urlopen(f"{address}/healthz", timeout=5) as reply:
+                assert json.load(reply) == {"status": "ready"}
+                return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"the studio did not start: {log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, studio):
+    """The page, open; a script error or a request to anywhere else fails the test."""
+    address, _ = studio
+    page = browser.new_page(viewport={"width": 1440, "height": 1000})
+    page.set_default_timeout(PATIENCE_S * 1000)
+    errors, requests = [], []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.wait_for_selector("#ts-layout .ts-legend")
+    yield page
+    page.close()
+    assert not errors
+    assert not [url for url in requests if not url.startswith((address, "data:", "blob:"))]
+
+
+def field(page, name):
+    return page.locator(f"#ts-{name} input, #ts-{name} textarea").first
+
+
+def set_steps(page, steps):
+    page.get_by_text("Settings", exact=True).click()
+    box = page.locator("#ts-steps input[type=number]")
+    box.fill(str(steps))
+    box.blur()
+
+
+def test_a_place_is_clicked_and_rendered(page, studio):
+    _, out = studio
+    world = page.locator("#ts-world .ts-map")
+    box = world.bounding_box()
+    world.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
+    page.wait_for_function("Math.abs(document.querySelector('#ts-lon input').value - 90) < 1")
+    assert float(field(page, "lat").input_value()) == pytest.approx(45, abs=1)
+
+    set_steps(page, 2)
+    field(page, "seed").fill(str(2**63 - 1))  # larger than a browser's numbers are exact
+    page.locator("#ts-render").click()
+    page.wait_for_selector("#ts-stage .ts-frame .ts-badge >> text=synthetic image")
+    page.wait_for_selector("#ts-get-png:visible")
+    assert page.locator("#ts-stage img").count() == 2
+    assert page.locator("#ts-history .ts-thumb").count() == 1
+
+    (manifest,) = out.glob("*.json")
+    spec = read_spec(manifest)
+    assert (spec.seed, spec.steps, spec.layout) == (2**63 - 1, 2, "auto")
+    assert spec.lon == pytest.approx(90, abs=1)
+    assert manifest_mistakes(manifest) == []
+    with page.expect_download() as download:
+        page.locator("#ts-get-png").click()
+    assert read_spec(Path(download.value.path())) == spec
+
+    page.locator("#ts-examples .ts-chip").first.click()  # another place, then all of it back
+    page.wait_for_function("document.querySelector('#ts-lat input').value < 45.99")
+    page.locator("#ts-history .ts-thumb").click()
+    page.wait_for_function(f"document.querySelector('#ts-lat input').value == {spec.lat}")
+    assert field(page, "seed").input_value() == str(spec.seed)
+
+
+def test_a_render_is_stopped(page, studio):
+    _, out = studio
+    before = sorted(out.glob("*.json"))
+    set_steps(page, 200)
+    page.locator("#ts-render").click()
+    page.wait_for_selector("#ts-stage >> text=Step")
+    page.locator("#ts-cancel").click()
+    page.wait_for_selector("#ts-stage >> text=Stopped. Nothing was saved.")
+    page.wait_for_selector("#ts-render:enabled >> text=Render")
+    assert page.locator(".toast-body").count() == 0  # a person's own stop is no error
+    assert sorted(out.glob("*.json")) == before
+
+
+def test_a_place_that_does_not_exist_is_told(page):
+    field(page, "lat").fill("95")
+    page.wait_for_selector("#ts-layout .ts-wrong >> text=no such place: lat=95")
+    page.locator("#ts-render").click()
+    page.wait_for_selector(".toast-body >> text=lat must lie in [-90, 90]")
+
+
+def test_a_layout_is_drawn(page):
+    page.locator("#ts-choice label", has_text="Draw").click()
+    canvas = page.locator("#ts-editor canvas").first
+    canvas.wait_for()
+    page.wait_for_timeout(1500)  # the canvas fades in
+    was = page.locator("#ts-layout img").get_attribute("src")
+    box = canvas.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x - 80, y)
+    page.mouse.down()
+    page.mouse.move(x + 80, y, steps=8)
+    page.mouse.up()
+    page.wait_for_function(
+        "was => document.querySelector('#ts-layout img')?.getAttribute('src') !== was", arg=was
+    )
+    assert "ocean" in page.locator("#ts-layout .ts-legend").inner_text()
+
+
+def test_only_the_results_can_be_fetched(studio, browser):
+    address, out = studio
+    context = browser.new_context()
+    for path in ("pyproject.toml", "app.py", "assets/SOURCES.md"):
+        reply = context.request.get(f"{address}/gradio_api/file={ROOT / path}")
+        assert reply.status == 403
+    for seen in out.glob("*.png"):
+        assert context.request.get(f"{address}/gradio_api/file={seen}").ok
+    assert context.request.get(address, headers={"Origin": "http://evil.example"}).status == 403
+    context.close()
+
+
+@pytest.mark.parametrize("width", [390, 1440])
+def test_nothing_is_wider_than_the_screen(browser, studio, width):
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    page.goto(studio[0])
+    page.wait_for_selector("#ts-layout .ts-legend", timeout=PATIENCE_S * 1000)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_the_command_tells_a_wrong_port():
+    words = [sys.executable, "app.py", "--port", "99999"]
+    ran = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 2
+    assert re.search(r"--port 99999 is no port \(give 1 to 65535\)", ran.stderr)

@@ -1,0 +1,229 @@
+"""The recipe of the satellite model, from its command line to weights that draw."""
+
+import os
+import runpy
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate.state import AcceleratorState, GradientState
+from PIL import Image
+from tiny import make_pipeline
+
+from generation.config import load_config
+from generation.diffusion.codec import PatchCodec, to_signal
+from generation.geo.location import Location
+from generation.geo.mercator import Window
+from generation.pipelines.satellite import SatellitePipeline, Scene
+from training.snapshot import newest
+from training.train_geosynth import GeoSynthConfig, GeoSynthModel, main
+
+ROOT = Path(__file__).resolve().parents[2]
+SCRIPT, TINY = ROOT / "training/train_geosynth.py", ROOT / "configs/geosynth_nano_tiny.yaml"
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate():
+    """Accelerate keeps one state a process; every run here is a run of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+    GradientState._reset_state()
+
+
+def words(tile_folder, out, *overrides):
+    return [str(TINY), f"data={tile_folder}", f"out={out}", *overrides]
+
+
+def run(tile_folder, out, *overrides):
+    try:
+        main(words(tile_folder, out, *overrides))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+    return newest(out / "snapshots")
+
+
+def test_a_run_leaves_weights_that_draw_panels_and_its_settings(tile_folder, tmp_path):
+    found = run(tile_folder, tmp_path / "run")
+    assert found.step == 2
+    cfg = load_config(GeoSynthConfig, write(tmp_path, found.record))
+    assert cfg.loop.steps == 2
+    assert cfg.data == tile_folder
+    with Image.open(tmp_path / "run/panels/step-0000002.png") as panel:
+        assert panel.size == (2 * 3 * 256, 256)  # layout, generated, real; two tiles
+    pipeline = SatellitePipeline.from_pretrained(tmp_path / "run/weights")
+    image = pipeline([Scene(Window.around(Location(46.0, 7.0), 8, 64))], num_inference_steps=2)
+    assert image.shape == (1, 64, 64, 3)
+    again = run(tile_folder, tmp_path / "next", f"start_from={tmp_path / 'run/weights'}")
+    assert again.weights.keys() == found.weights.keys()
+
+
+def write(folder, text):
+    path = folder / "recorded.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tile_folder, tmp_path):
+    changes = ("loop.steps=3", "loop.panel_every=0", "loop.keep_snapshots=3")
+    whole = run(tile_folder, tmp_path / "whole", *changes)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / f"cut/snapshots/step-{step:08d}")
+    resumed = run(tile_folder, tmp_path / "cut", *changes, "--resume")
+    assert whole.step == resumed.step == 3
+    for name in ("weights", "average"):
+        first, second = getattr(whole, name), getattr(resumed, name)
+        assert first.keys() == second.keys()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_an_image_that_is_always_the_same_is_learnt(tile_folder):
+    torch.manual_seed(0)
+    pipeline = make_pipeline()
+    pipeline.codec = PatchCodec(latent_channels=8)
+    rng = np.random.default_rng(0)
+    image = np.broadcast_to(rng.integers(60, 200, 3), (4, 64, 64, 3)).astype(np.uint8)
+    target = to_signal(image)
+    # A basis of one constant patch a channel: the picture lies within what the codec can say.
+    pipeline.codec.basis.copy_(colour_basis())
+    pipeline.codec.scale.fill_(0.25)
+    model = GeoSynthModel(pipeline, GeoSynthConfig(drop=0.0, drop_all=0.0)).train()
+    batch = {
+        "image": torch.from_numpy(image.copy()),
+        "classes": torch.zeros(4, 64, 64, dtype=torch.uint8),
+        "latlon": torch.tensor([[46.0, 7.0]]).repeat(4, 1),
+        "gsd_m": torch.full((4,), 425.0),
+        "states": torch.zeros(4, 24, 384),
+        "mask": torch.ones(4, 24, dtype=torch.bool),
+    }
+    optimizer = torch.optim.AdamW(model.parameters(), lr=4e-3)
+    losses = []
+    for _ in range(60):
+        loss = model(batch)["loss"]
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        losses.append(loss.item())
+    assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:3])
+    layout = np.zeros((64, 64), np.uint8)
+    scene = Scene(Window.around(Location(46.0, 7.0), 8, 64), layout=layout, place=(46.0, 7.0))
+    pipeline.unet.eval()
+    drawn = to_signal(pipeline([scene], num_inference_steps=10))
+    away = to_signal(np.full((1, 64, 64, 3), 128, np.uint8))
+    assert (drawn - target[:1]).abs().mean() < 0.5 * (away - target[:1]).abs().mean() + 0.1
+
+
+def colour_basis():
+    basis = torch.zeros(8, 192)
+    for channel in range(3):  # pixel_unshuffle keeps the 64 pixels of a colour together
+        basis[channel, 64 * channel : 64 * channel + 64] = 1 / 8
+    for row in range(3, 8):
+        basis[row, row] = 1
+    return basis
+
+
+def test_dropping_is_decided_for_each_input_and_sample(tiny_pipeline):
+    torch.manual_seed(0)
+    count = 4000
+    batch = {
+        "image": torch.zeros(count, 1), "states": torch.zeros(count, 1, 384),
+        "mask": torch.ones(count, 1).bool(), "latlon": torch.zeros(count, 2),
+        "gsd_m": torch.ones(count), "classes": torch.zeros(count, 1, 1).byte(),
+    }  # fmt: skip
+    for drop, drop_all in ((0.1, 0.2), (0.0, 0.0), (1.0, 0.0)):
+        model = GeoSynthModel(tiny_pipeline, GeoSynthConfig(drop=drop, drop_all=drop_all))
+        given = model._given(batch)
+        kept = torch.stack([given.has_text, given.has_location, given.has_layout]).float()
+        assert kept.mean(1).tolist() == pytest.approx([(1 - drop) * (1 - drop_all)] * 3, abs=0.03)
+        none = float((kept.sum(0) == 0).float().mean())
+        assert none == pytest.approx(drop_all + (1 - drop_all) * drop**3, abs=0.03)
+
+
+# --- the command line ----------------------------------------------------------------------------
+def test_all_mistakes_of_a_configuration_are_told_at_once(tmp_path, capsys):
+    bad = tmp_path / "typo.yaml"
+    bad.write_text("crop_pix: 64\nloop:\n  lr: fast\n  num_step: 3\nnetwork: {token_dim: x}\n")
+    with pytest.raises(SystemExit) as stopped:
+        main([str(bad), "loop.steps=0", "codec.patches=8"])
+    assert stopped.value.code == 2
+    told = capsys.readouterr().err
+    for name in ("crop_pix", "loop.lr", "loop.num_step", "network.token_dim", "codec.patches"):
+        assert name in told
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("data=nowhere", "nowhere lacks images.npy"),
+        ("drop=1.5", "drop=1.5 is no probability"),
+        ("loop.log_every=0", "log_every=0"),
+        ("loop.world_size=2", "world_size=2 but 1 processes run"),
+    ],
+)
+def test_mistakes_are_one_message_and_no_folder(tile_folder, tmp_path, capsys, override, told):
+    with pytest.raises(SystemExit) as stopped:
+        main(words(tile_folder, tmp_path / "run", override))
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("geosynth_nano*.yaml")), ids=str)
+def test_every_nano_configuration_is_valid(path):
+    cfg = load_config(GeoSynthConfig, path)
+    assert cfg.codec.patch * 2 ** (len(cfg.network.block_out_channels) - 1) <= cfg.crop_px
+    assert len(cfg.network.attention_head_dim) == len(cfg.network.block_out_channels)
+
+
+def test_the_script_runs_as_a_script(tile_folder, tmp_path, monkeypatch):
+    path = list(sys.path)
+    monkeypatch.setattr(sys, "path", [str(SCRIPT.parent), *path])
+    monkeypatch.setattr(sys, "argv", ["x", *words(tile_folder, tmp_path / "run", "loop.steps=1")])
+    runpy.run_path(str(SCRIPT), run_name="__main__")
+    assert sys.path[0] == str(ROOT)
+    assert (tmp_path / "run/weights/model_index.json").is_file()
+
+
+def test_importing_the_recipe_leaves_the_path_alone():
+    before = list(sys.path)
+    runpy.run_path(str(SCRIPT), run_name="not_main")
+    assert sys.path == before
+
+
+def launch(*command):
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=900,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+def test_two_processes_learn_together(tile_folder, tmp_path):
+    rest = words(
+        tile_folder, tmp_path / "two", "loop.world_size=2", "loop.batch_size=1", "--resume"
+    )
+    launch("torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", str(SCRIPT), *rest)
+    two = newest(tmp_path / "two/snapshots")
+    one = run(tile_folder, tmp_path / "one")
+    assert two.step == one.step == 2
+    assert two.weights.keys() == one.weights.keys()
+    assert (tmp_path / "two/weights/model_index.json").is_file()
+
+
+@pytest.mark.slow
+def test_accelerate_launches_the_script(tile_folder, tmp_path):
+    rest = words(tile_folder, tmp_path / "run", "loop.steps=1")
+    launch("accelerate.commands.launch", "--cpu", "--num_processes", "1", str(SCRIPT), *rest)
+    assert newest(tmp_path / "run/snapshots").step == 1
