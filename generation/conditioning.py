@@ -117,6 +117,7 @@ class LayoutConditioner(nn.Module):
         super().__init__()
         self.patch = patch
         self.null_hint = nn.Parameter(torch.full((3 * patch * patch,), 0.5))
+        self.palette: Tensor
         self.register_buffer("palette", torch.from_numpy(PALETTE).float() / 255, persistent=False)
 
     def forward(

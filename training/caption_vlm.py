@@ -11,7 +11,7 @@ or with --online from the Hub.
 import argparse
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,7 +101,9 @@ def load_captioner(source: str, *, online: bool = False) -> Captioner:
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
         reason = " ".join(str(error).split())[:160]
         if local:
-            raise WeightsError(f"{folder} is no whole LLaVA: {reason} (download it again)") from error
+            raise WeightsError(
+                f"{folder} is no whole LLaVA: {reason} (download it again)"
+            ) from error
         if online:
             raise NetworkError(f"{source} could not be downloaded: {reason} (try later)") from error
         raise MissingFileError(
@@ -121,7 +123,7 @@ def read_requests(images: Path) -> list[dict[str, Any]]:
         found = sorted(p for p in images.rglob("*") if p.suffix.lower() in _PICTURES)
         rows: list[dict[str, Any]] = [{"image": str(path.relative_to(images))} for path in found]
     elif images.is_file():
-        rows = list(_objects(images))
+        rows = list(_objects(images, images.read_bytes()))
     else:
         raise MissingFileError(f"--images {images} is neither a folder nor a manifest")
     if not rows:
@@ -137,21 +139,32 @@ def already_told(out: Path) -> set[str]:
     """
     if not out.exists():
         return set()
-    whole_lines, cut, _ = out.read_bytes().rpartition(b"\n")
-    kept = whole_lines + cut
-    if len(kept) != out.stat().st_size:
-        with out.open("r+b") as file:
-            file.truncate(len(kept))
+    kept, newline, torn = out.read_bytes().rpartition(b"\n")
     try:
-        return {row["image"] for row in _objects(out) if isinstance(row.get("prompt"), str)}
+        rows = list(_objects(out, kept))
     except ConfigError as error:
         raise OutputError(f"--out: {error} (name another file)") from error
+    if torn and not torn.startswith(b"{"):
+        raise OutputError(f"--out: {out} ends in no caption (name another file)")
+    if torn:
+        with out.open("r+b") as file:
+            file.truncate(len(kept + newline))
+    return {row["image"] for row in rows if isinstance(row.get("prompt"), str)}
 
 
 def caption_all(
-    captioner: Captioner, requests: Sequence[dict[str, Any]], images: Path, out: Path
+    describe: Callable[[UInt8[np.ndarray, "height width 3"]], str],
+    requests: Sequence[dict[str, Any]],
+    images: Path,
+    out: Path,
 ) -> int:
     """Describe every picture that the output lacks, a whole line at a time.
+
+    Args:
+        describe: Picture to caption, such as a ``Captioner``.
+        requests: What :func:`read_requests` gave.
+        images: What it was given.
+        out: The manifest to write to the end of.
 
     Returns:
         How many pictures could not be read; each is told on stderr.
@@ -164,7 +177,7 @@ def caption_all(
     with out.open("a", encoding="utf-8") as file:
         for count, row in enumerate(left, start=1):
             try:
-                prompt = captioner(open_rgb(folder / row["image"]))
+                prompt = describe(open_rgb(folder / row["image"]))
             except (MissingFileError, InvalidSpecError) as error:
                 failed += 1
                 sys.stderr.write(f"{error}\n")
@@ -175,9 +188,9 @@ def caption_all(
     return failed
 
 
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
+def _objects(path: Path, content: bytes) -> Iterator[dict[str, Any]]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = content.decode("utf-8").splitlines()
     except UnicodeDecodeError:
         raise ConfigError(f"{path} is no text (a manifest of JSON lines is needed)") from None
     for number, line in enumerate(lines, start=1):

@@ -101,14 +101,15 @@ def _decode(data: bytes, mode: str) -> np.ndarray:
         return np.asarray(file.convert(mode)).copy()
 
 
-def build(files: Sequence[str], out: Path, *, captions: int, seed: int) -> None:
+def build(files: Sequence[Path], out: Path, *, captions: int, seed: int) -> None:
     """Write the arrays: images, layouts, roads, windows, captions and their token states."""
     from tqdm import tqdm
 
     if not files:
         raise MissingFileError("no Parquet file matches (quote the pattern: 'DIR/train-*.parquet')")
     out.mkdir(parents=True, exist_ok=True)
-    rows, source = [], EmbeddedSource()
+    rows: list[list[float]] = []
+    source = EmbeddedSource()
     images, classes, roads, texts = [], [], [], []
     for row in tqdm(read_rows(files), desc="tiles", unit="tile"):
         rng = np.random.default_rng([seed, len(rows)])

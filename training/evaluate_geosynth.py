@@ -7,7 +7,6 @@ condition.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -38,19 +37,15 @@ NEUTRAL = Location(45.0, 0.0)
 pixel always are, and on this map they follow from the latitude: hence one in the middle."""
 
 
-class Painter(Protocol):
-    """Anything that draws pictures of scenes."""
-
-    def __call__(self, scenes: Sequence[Scene]) -> Images:
-        """Draw one picture for each scene, in their order."""
-        ...
-
-
+Painter = Callable[[Sequence[Scene]], Images]
+"""Anything that draws one picture for each scene."""
+Draw = Callable[[str, Sequence[Scene]], Images]
+"""The same, told what the scenes are for."""
 Report = Callable[[str, int, int], None]
 """Called with what is being drawn, how many pictures are done, and of how many."""
 
 
-def in_batches(paint: Painter, size: int, report: Report | None = None) -> Callable[..., Images]:
+def in_batches(paint: Painter, size: int, report: Report | None = None) -> Draw:
     """Return a function that draws ``(what, scenes)`` a batch at a time and reports on it."""
 
     def draw(what: str, scenes: Sequence[Scene]) -> Images:
@@ -70,9 +65,7 @@ def scenes_of(tiles: Tiles, seed: int) -> list[Scene]:
     return [Scene(window, text, classes, seed=seed) for window, text, classes in rows]
 
 
-def measure_model(
-    yardstick: Yardstick, draw: Callable[[str, Sequence[Scene]], Images]
-) -> tuple[Scores, Scores, Images]:
+def measure_model(yardstick: Yardstick, draw: Draw) -> tuple[Scores, Scores, Images]:
     """Draw every test place and score the pictures.
 
     Returns:
@@ -113,7 +106,7 @@ def _shuffled(scenes: Sequence[Scene], other: Int[np.ndarray, " n"]) -> dict[str
 
 def _steering(
     yardstick: Yardstick,
-    draw: Callable[[str, Sequence[Scene]], Images],
+    draw: Draw,
     metrics: Scores,
     controls: Scores,
 ) -> None:
@@ -125,7 +118,7 @@ def _steering(
 def measure_places(
     yardstick: Yardstick,
     judge: PlaceJudge,
-    draw: Callable[[str, Sequence[Scene]], Images],
+    draw: Draw,
     metrics: Scores,
     controls: Scores,
 ) -> None:
@@ -164,7 +157,7 @@ def measure_places(
 def measure_prompts(
     yardstick: Yardstick,
     real: Features,
-    draw: Callable[[str, Sequence[Scene]], Images],
+    draw: Draw,
     metrics: Scores,
     controls: Scores,
 ) -> None:
@@ -196,7 +189,7 @@ def measure_prompts(
 
 def _prompted(
     yardstick: Yardstick,
-    draw: Callable[[str, Sequence[Scene]], Images],
+    draw: Draw,
     what: str,
     prompt: str,
 ) -> Float[np.ndarray, "seeds dim"]:

@@ -13,6 +13,7 @@ compared with published Inception KIDs, only with the controls printed beside it
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class LiteFeatures:
     def __init__(self, device: str = "cpu") -> None:
         self.weights = _lite0_weights()
         self.device = device
-        self._net = _load_lite0(self.weights).to(device)
+        self._net: Any = _load_lite0(self.weights).to(device)  # its methods are not typed
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(IMAGENET_MEAN, device=device).view(shape)
         self._std = torch.tensor(IMAGENET_STD, device=device).view(shape)

@@ -2,7 +2,7 @@
 
 A manifest of lines (``.jsonl``) has an object a line, with paths beside the manifest::
 
-    {"image": "a.jpg", "layout": "a_map.png", "prompt": "The image features …", "lat": 1.5, "lon": 2}
+    {"image": "a.jpg", "layout": "a_map.png", "prompt": "The image …", "lat": 1.5, "lon": 2}
 
 ``layout`` may be absent where edges are the hint, ``lat`` and ``lon`` where no location is learnt.
 A list (``.json``) is GeoSynth's published form: ``source`` (the hint), ``target`` (the picture),
@@ -220,7 +220,9 @@ def _load_array(path: Path, rows: list[PairRow]) -> np.ndarray:
     try:
         array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise ConfigError(f"{path} is no array of numbers ({error}; save it with np.save)") from None
+        raise ConfigError(
+            f"{path} is no array of numbers ({error}; save it with np.save)"
+        ) from None
     last = max((row.embedding for row in rows if row.embedding is not None), default=-1)
     if array.ndim != 2 or array.dtype.kind != "f" or last >= len(array):
         raise ConfigError(

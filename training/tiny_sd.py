@@ -93,7 +93,7 @@ def write_location_encoder(folder: Path, *, seed: int = 0) -> None:
 
 
 def write_pairs(folder: Path, *, count: int = 6, seed: int = 0) -> None:
-    """Write pictures that follow their layouts, as a manifest of lines and as the published list."""
+    """Write pictures that follow their layouts, with a manifest in each of the two forms."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True, exist_ok=True)
     lines, published = [], []

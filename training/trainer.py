@@ -11,8 +11,9 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -81,11 +82,13 @@ class LoopConfig:
             raise ConfigError("; ".join(wrong))
 
 
+@runtime_checkable
 class Task(Protocol):
     """What the loop asks of a recipe."""
 
-    model: nn.Module
-    """Called with a batch, returns ``{"loss": scalar, ...}``."""
+    @property
+    def model(self) -> nn.Module:
+        """Called with a batch, returns ``{"loss": scalar, ...}``."""
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches from a number of samples on, for one process."""
@@ -171,7 +174,7 @@ class Loop:
                 meters.advance()
                 if cfg.panel_every and self.step % cfg.panel_every == 0 and not stop:
                     path = self.out / "panels" / f"step-{self.step:07d}.png"
-                    self.with_average(lambda p=path: self.task.panel(p))
+                    self.with_average(partial(self.task.panel, path))
                 if stop or self.step % cfg.snapshot_every == 0 or self.step == cfg.steps:
                     self._save()
 

@@ -111,8 +111,8 @@ def _thin_area(points: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
         yield ring, False
         return
     mended = shapely.set_precision(shapely.make_valid(whole), 1.0)
-    parts = [part for part in shapely.get_parts(mended) if part.geom_type == "Polygon"]
-    for part in parts:
+    parts = shapely.get_parts(shapely.get_parts(mended))  # areas, within a collection with lines
+    for part in (part for part in parts if part.geom_type == "Polygon"):
         yield _quantise(part.exterior, 1.0), False
         for hole in part.interiors:
             yield _quantise(hole, 1.0), True

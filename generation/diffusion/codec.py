@@ -58,7 +58,9 @@ class PatchCodec(ModelMixin, ConfigMixin):
             A codec whose latents have a root mean square of one.
         """
         codec = cls(patch=patch, latent_channels=latent_channels, whitening=whitening, gamma=gamma)
-        total, square, count = 0.0, 0.0, 0
+        dim, count = len(codec.mean), 0
+        total = torch.zeros(dim, dtype=torch.float64)
+        square = torch.zeros(dim, dim, dtype=torch.float64)
         for chunk in np.array_split(images, max(1, len(images) // 256)):
             rows = (
                 codec._patches(to_signal(chunk)).flatten(2).transpose(1, 2).flatten(0, 1).double()

@@ -12,6 +12,7 @@ from generation.encoders.clip_text import ClipTextEncoder
 from generation.encoders.location import LocationEncoder
 from generation.errors import MissingFileError, WeightsError
 from generation.hub import fetch
+from generation.pipelines.parts import TEXT_WEIGHTS, WEIGHTS
 from generation.registry import find
 
 BASE = "sd21-base"
@@ -49,10 +50,11 @@ class Folders:
         )
 
     def weights(self) -> list[Path]:
-        """Every weight file that is read."""
-        base = [self.base / "unet", self.base / "vae", self.base / "text_encoder"]
+        """Every weight file that is read, as far as it is there."""
         parts = [self.controlnet, self.coordnet, self.nulls, self.location_encoder]
-        return [f for p in (*base, *filter(None, parts)) for f in sorted(p.glob("*.safetensors"))]
+        folders = [self.base / "unet", self.base / "vae", *filter(None, parts)]
+        files = [self.base / "text_encoder" / TEXT_WEIGHTS, *(f / WEIGHTS for f in folders)]
+        return [file for file in files if file.is_file()]
 
     def sha256(self) -> str:
         """One hexadecimal SHA-256 for all weights, by the parts' names and not their folders."""

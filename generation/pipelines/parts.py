@@ -27,6 +27,7 @@ from generation.encoders.clip_text import ClipTextEncoder
 from generation.errors import InvalidSpecError, MissingExtraError, MissingFileError, WeightsError
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+TEXT_WEIGHTS = "model.safetensors"
 SAMPLERS: dict[str, Any] = {
     "ddim": DDIMScheduler,
     "pndm": PNDMScheduler,
@@ -107,7 +108,7 @@ def load_text(folder: Path, dtype: torch.dtype = torch.float32) -> ClipTextEncod
             f"{folder}/text_encoder is a {settings.get('model_type')} (Stable Diffusion 2.1's is a "
             "clip_text_model; give its folder)"
         )
-    load_safetensors(folder / "text_encoder" / "model.safetensors")
+    load_safetensors(folder / "text_encoder" / TEXT_WEIGHTS)
     model = _checked(
         folder / "text_encoder",
         lambda: CLIPTextModel.from_pretrained(
@@ -153,7 +154,9 @@ def load_scheduler(folder: Path, sampler: str = PUBLISHED) -> Any:  # noqa: ANN4
 
 def set_steps(scheduler: Any, steps: int) -> None:  # noqa: ANN401 - one of SAMPLERS
     """Spread a number of steps over the schedule."""
-    with warnings.catch_warnings():  # diffusers hands numpy a tensor in a form that numpy 2 dislikes
+    with (
+        warnings.catch_warnings()
+    ):  # diffusers hands numpy a tensor in a form that numpy 2 dislikes
         warnings.simplefilter("ignore", DeprecationWarning)
         scheduler.set_timesteps(steps)
 

@@ -5,7 +5,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -175,16 +175,18 @@ class SatellitePipeline:
         for i, t in enumerate(scheduler.timesteps):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
-            time_now = t.expand(len(x))
-            terms = guidance.terms(conditions.given, float(t) / 1000)
-            velocity = guided(
-                lambda subset, x=x, now=time_now: self.denoiser(x, now, conditions[subset]), terms
-            )
+            evaluate = partial(self._evaluate, conditions, x, t.expand(len(x)))
+            velocity = guided(evaluate, guidance.terms(conditions.given, float(t) / 1000))
             if on_step is not None:
                 clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
                 on_step(i + 1, num_inference_steps, to_bytes(self.codec.decode(clean))[0])
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
         return to_bytes(self.codec.decode(x))
+
+    def _evaluate(
+        self, conditions: "ConditionSets", x_t: Tensor, t: Tensor, subset: frozenset[str]
+    ) -> Tensor:
+        return self.denoiser(x_t, t, conditions[subset])
 
     def _check(self, scenes: Sequence[Scene]) -> None:
         sizes = {(scene.window.width_px, scene.window.height_px) for scene in scenes}
