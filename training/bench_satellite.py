@@ -12,6 +12,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,7 @@ def gemm_rate(dtype: torch.dtype) -> float:
     for side in _GEMM_SIDES:
         a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
         a @ b  # the first call prepares kernels
-        times = [_timed(lambda a=a, b=b: a @ b)[0] for _ in range(5 if side < 2048 else 3)]
+        times = [_timed(partial(torch.matmul, a, b))[0] for _ in range(5 if side < 2048 else 3)]
         best = max(best, 2 * side**3 / min(times))
         if min(times) > _GEMM_LIMIT_S:
             break
@@ -181,8 +182,8 @@ def measure(pipeline: SatellitePipeline, pairs: int) -> dict[str, Any]:
     alike = float(min(psnr(bench.ours(0), bench.plain(0))[0], 100.0))
     ours, plain = [], []
     for number in range(1, pairs + 1):
-        ours.append(_timed(lambda number=number: bench.ours(number))[0])
-        plain.append(_timed(lambda number=number: bench.plain(number + 10_000))[0])
+        ours.append(_timed(partial(bench.ours, number))[0])
+        plain.append(_timed(partial(bench.plain, number + 10_000))[0])
     rates = {name: gemm_rate(dtype) for name, dtype in DTYPES.items()}
     used = str(pipeline.unet.dtype).removeprefix("torch.")
     seconds = statistics.median(ours)

@@ -205,7 +205,7 @@ class GeoSynthSdTask:
         if not dropped and not embed_dim:
             return None
         if folder is not None and (folder / "config.json").is_file():
-            return load_model(LearnedNulls, folder)  # type: ignore[no-any-return]
+            return load_model(LearnedNulls, folder)
         return LearnedNulls(layout=dropped, embed_dim=embed_dim)
 
     def _check_places(self) -> None:

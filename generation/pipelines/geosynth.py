@@ -9,7 +9,7 @@ guidance as published. Networks trained here with dropped inputs bring their lea
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -215,12 +215,8 @@ class GeoSynthPipeline:
                 raise CancelledError(f"stopped at step {i} of {total}, as asked")
             now = t.to(self.device).expand(len(x))
             noisy = scheduler.scale_model_input(x, t).to(self.networks.unet.dtype)
-            noise = guided(
-                lambda subset, x_t=noisy, now=now: predict_noise(
-                    self.networks, x_t, now, steering[subset]
-                ).float(),
-                guidance.terms(steering.given, float(t) / last),
-            )
+            evaluate = partial(self._evaluate, steering, noisy, now)
+            noise = guided(evaluate, guidance.terms(steering.given, float(t) / last))
             if on_step is not None:
                 kept = float(scheduler.alphas_cumprod[int(t)])
                 clean = (x[:1] - (1 - kept) ** 0.5 * noise[:1]) / kept**0.5
@@ -250,6 +246,11 @@ class GeoSynthPipeline:
                 "layout 1, location 1, text 7.5"
             )
         return found
+
+    def _evaluate(
+        self, steering: "SteeringSets", x_t: Tensor, t: Tensor, subset: frozenset[str]
+    ) -> Tensor:
+        return predict_noise(self.networks, x_t, t, steering[subset]).float()
 
     def _noise(self, picture: Picture) -> Float[Tensor, "1 channels rows cols"]:
         window, cell = picture.window, 2 ** (len(self.vae.config["block_out_channels"]) - 1)

@@ -110,7 +110,7 @@ class Controls:
                 self.cancel = gr.Button(
                     "Cancel", interactive=False, scale=1, min_width=90, elem_id="ts-cancel"
                 )
-            with gr.Row(equal_height=True):
+            with gr.Row(elem_classes="ts-row-end"):
                 self.seed = gr.Textbox(
                     random_seed,
                     label="Seed",
@@ -151,12 +151,10 @@ class Controls:
             self.history = gr.HTML(
                 history_html([]), js_on_load=CHIPS_JS, elem_id="ts-history", **_HTML
             )
-            self.open = gr.File(
-                label="Open a Terrascape PNG, GeoTIFF or manifest to bring its settings back",
-                type="filepath",
-                height=96,
-                elem_id="ts-open",
-            )
+            with gr.Accordion("Open a PNG, GeoTIFF or manifest from elsewhere", open=False):
+                self.open = gr.File(
+                    type="filepath", show_label=False, height=120, elem_id="ts-open"
+                )
 
 
 def _title(text: str) -> gr.HTML:

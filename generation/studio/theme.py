@@ -24,6 +24,12 @@ CSS = """
 .ts-card { background: var(--background-fill-primary);
   border: 1px solid var(--border-color-primary); border-radius: 14px;
   padding: 16px !important; gap: 12px !important; }
+.ts-card .form { background: transparent; border: 0; box-shadow: none; gap: 12px; }
+.ts-card .block { overflow: visible; }
+.ts-card label > span:first-child, .ts-card .block > .wrap + span { margin-bottom: 4px; }
+.ts-row-end { align-items: flex-end; }
+.ts-row-end button { min-height: 42px; }
+.ts-row-end .block:has(input[type=checkbox]) { padding-bottom: 10px !important; }
 .ts-title { font-size: .98rem; font-weight: 620; margin: 0; }
 
 .ts-map { position: relative; aspect-ratio: 2 / 1; border-radius: 10px; overflow: hidden;
@@ -38,7 +44,7 @@ CSS = """
 .ts-unseen { visibility: hidden; }
 .ts-outline { position: absolute; border: 2px solid #fff; box-shadow: 0 0 0 1.5px #431407,
   inset 0 0 0 1.5px #431407; background: #c2410c33; border-radius: 2px; pointer-events: none; }
-.ts-chips { display: flex; gap: 8px; flex-wrap: wrap; }
+.ts-chips { contain: inline-size; display: flex; gap: 8px; flex-wrap: wrap; }
 .ts-chip { border: 1px solid var(--border-color-primary);
   background: var(--background-fill-secondary);
   color: var(--body-text-color); border-radius: 999px; padding: 5px 12px; font-size: .84rem;
@@ -84,7 +90,6 @@ CSS = """
 .ts-thumb[aria-current] { border-color: var(--color-accent); }
 .ts-thumb img { width: 100%; height: 100%; object-fit: cover; display: block; margin: 0; }
 .ts-key { display: flex; flex-wrap: wrap; gap: 4px 12px; }
-.ts-file .wrap { min-height: 0 !important; }
 
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }
@@ -122,6 +127,12 @@ def studio_theme() -> gr.themes.Base:
         font=FONTS,
         font_mono=MONO,
     ).set(
+        body_text_color_subdued="*neutral_600",
+        body_text_color_subdued_dark="*neutral_400",
+        block_label_text_color="*neutral_700",
+        block_title_text_color="*neutral_700",
+        block_label_text_color_dark="*neutral_300",
+        block_title_text_color_dark="*neutral_300",
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         button_primary_background_fill="*primary_700",
