@@ -23,6 +23,7 @@ from generation.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from training.evaluate_controls import Scores, Yardstick
+    from training.painter import PipelinePainter
 
 GUIDANCE = ("text_guidance", "location_guidance", "layout_guidance")
 
@@ -74,6 +75,7 @@ def _geosynth(args: argparse.Namespace) -> int:
     from training.metrics import LiteFeatures
 
     files = list_files(args.data)
+    painter = None if args.controls_only else _painter(args)
     tiles = read_tiles(files, limit=args.limit, seed=args.seed)
     _tell(f"{len(tiles)} real tiles; measuring the controls")
     ruler = LiteFeatures()
@@ -90,28 +92,33 @@ def _geosynth(args: argparse.Namespace) -> int:
         "command": shlex.join(["terrascape", *_words(args)]),
         "settings": {"seed": args.seed, "kid_subset_size": yardstick.subset_size},
     }
-    metrics = None if args.controls_only else _measure(args, yardstick, controls, report)
+    metrics = None if painter is None else _measure(args, painter, yardstick, controls, report)
     _write(report, metrics, controls, args.out)
     print(args.out)
     return DONE
 
 
+def _painter(args: argparse.Namespace) -> "PipelinePainter":
+    from training.painter import PipelinePainter
+
+    given = {name: getattr(args, name) for name in ("steps", *GUIDANCE)}
+    return PipelinePainter(args.model, **{k: v for k, v in given.items() if v is not None})
+
+
 def _measure(
     args: argparse.Namespace,
+    painter: "PipelinePainter",
     yardstick: "Yardstick",
     controls: "Scores",
     report: dict[str, object],
 ) -> "Scores":
     """Draw, score, and add what the report says of the model."""
     from training.evaluate_geosynth import derived, in_batches, measure_model
-    from training.painter import PipelinePainter
 
-    given = {name: getattr(args, name) for name in ("steps", *GUIDANCE)}
-    painter = PipelinePainter(args.model, **{k: v for k, v in given.items() if v is not None})
     bars: dict[str, Progress] = {}
 
     def progress(what: str, done: int, total: int) -> None:
-        bars.setdefault(what, Progress(what, every_s=30))(done, total)
+        bars.setdefault(what, Progress(what, every_s=30.0))(done, total)
 
     metrics, more, images = measure_model(yardstick, in_batches(painter, args.batch, progress))
     controls.update(more)

@@ -14,6 +14,8 @@ from generation.geo.layout import LAYERS
 from training.evaluate_tiles import Tiles
 from training.metrics import Features, Images, LiteFeatures, colour_profile
 
+Colours = Float[np.ndarray, "n colours"]
+"""Rows of :func:`training.metrics.colour_profile`."""
 RIVALS = 20
 """Real tiles of other climates that the right place's tile has to be nearer than."""
 
@@ -46,7 +48,7 @@ LEAST_TILES = 8
 """A contrast with fewer real tiles on either side is not judged."""
 
 
-def describe(images: Images, ruler: LiteFeatures) -> tuple[Features, Features]:
+def describe(images: Images, ruler: LiteFeatures) -> tuple[Colours, Features]:
     """Return the colour profile and the network features of images."""
     return colour_profile(images), ruler(images)
 
@@ -54,18 +56,18 @@ def describe(images: Images, ruler: LiteFeatures) -> tuple[Features, Features]:
 class PlaceJudge:
     """How far apart two pictures are, in colour and in texture, on the scale of real tiles."""
 
-    def __init__(self, colours: Features, features: Features) -> None:
+    def __init__(self, colours: Colours, features: Features) -> None:
         self.colours, self.features = colours, _unit(features)
         self.scales = tuple(float(np.median(part)) for part in self._parts(colours, self.features))
         if min(self.scales) <= 0:
             raise ConfigError("the real tiles are all alike, so no place can be told from another")
 
-    def distances(self, colours: Features, features: Features) -> Float[np.ndarray, "n real"]:
+    def distances(self, colours: Colours, features: Features) -> Float[np.ndarray, "n real"]:
         """Return the distance of each picture to each real tile: colour plus texture."""
         colour, texture = self._parts(colours, _unit(features))
         return colour / self.scales[0] + texture / self.scales[1]
 
-    def _parts(self, colours: Features, unit: Features) -> tuple[np.ndarray, np.ndarray]:
+    def _parts(self, colours: Colours, unit: Features) -> tuple[np.ndarray, np.ndarray]:
         colour = np.stack([np.abs(self.colours - row).mean(1) for row in colours])
         return colour, 1 - unit @ self.features.T
 

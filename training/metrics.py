@@ -147,7 +147,8 @@ def _mmd2(
         if skip:
             total = total - (left * right) @ np.diag(k)
             count = count - (left * right).sum(1)
-        return total / count
+        # A round that drew one image only, again and again, has no pairs: no estimate.
+        return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
     return mean(aa, wa, wa, True) + mean(bb, wb, wb, True) - 2 * mean(ab, wa, wb, paired)
 

@@ -12,7 +12,7 @@ class PipelinePainter:
     """Draws scenes with the settings that a render of the same place would have."""
 
     def __init__(
-        self, model: str, pipeline: SatellitePipeline | None = None, **settings: float
+        self, model: str, pipeline: SatellitePipeline | None = None, **settings: float | int
     ) -> None:
         """Load a model and check the settings as a render does.
 

@@ -44,8 +44,8 @@ class Controls:
                 world_html(FIRST.lat, FIRST.lon), js_on_load=CLICK_JS, elem_id="ts-world", **_HTML
             )
             with gr.Row():
-                self.lat = _number("Latitude, degrees north", DEFAULT.lat, "ts-lat")
-                self.lon = _number("Longitude, degrees east", DEFAULT.lon, "ts-lon")
+                self.lat = _number("Latitude, °N", DEFAULT.lat, "ts-lat")
+                self.lon = _number("Longitude, °E", DEFAULT.lon, "ts-lon")
             self.examples = gr.HTML(
                 examples_html(), js_on_load=CHIPS_JS, elem_id="ts-examples", **_HTML
             )
@@ -144,7 +144,7 @@ class Controls:
             with gr.Row(visible=False) as self.downloads:
                 self.files = [
                     gr.DownloadButton(label, size="sm", min_width=96, elem_id=f"ts-get-{kind}")
-                    for label, kind in (("PNG", "png"), ("GeoTIFF", "tif"), ("Manifest", "json"))
+                    for label, kind in (("Download PNG", "png"), ("GeoTIFF", "tif"), ("Manifest", "json"))
                 ]
         with gr.Column(elem_classes="ts-card"):
             _title("Latest results")

@@ -98,6 +98,7 @@ CSS = """
   .ts-chips { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: 0 -12px;
     padding: 2px 12px; }
   .ts-pair { grid-template-columns: 1fr; }
+  .ts-pair .ts-frame:has(.ts-empty) { aspect-ratio: 4 / 1; }
 }
 @media (prefers-reduced-motion: reduce) { .ts-progress span { transition: none; } }
 .dark .ts-map:not(.ts-square) img { filter: brightness(.86); }

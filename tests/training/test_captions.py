@@ -82,8 +82,8 @@ def test_climate_and_height_come_from_the_figures():
 
 def test_snow_is_named_where_it_is_seen():
     white, green = (np.full((64, 64, 3), c, np.uint8) for c in ((230, 232, 235), (40, 70, 30)))
-    classes = tile(forest=1.0)
+    classes = tile(crop=1.0)
     assert told(captions(classes, white, elev_m=2000.0), ("snowy",))
     assert not told(captions(classes, green, elev_m=2000.0), ("snow", "white"))
     assert told(captions(classes, green), ("green", "verdant"))
-    assert not told(captions(classes, None, elev_m=2000.0), ("snow", "green"))
+    assert not told(captions(classes, None, elev_m=2000.0), ("snow", "green", "verdant"))

@@ -140,8 +140,8 @@ def test_a_painter_that_copies_the_real_tiles_reaches_the_floor(yardstick):
 
 def test_a_score_that_is_no_number_is_absent_and_not_zero():
     scores = Scores()
-    scores.add("a", float("nan"), 0, 1)
-    scores.add("b", 1.0, float("nan"), 2)
+    scores.add("a", float("nan"), 0.0, 1.0)
+    scores.add("b", 1.0, float("nan"), 2.0)
     assert scores.values == {"a": None, "b": 1.0}
     assert list(scores.intervals) == ["a"]
 

@@ -99,11 +99,12 @@ def test_the_weights_reload_bit_by_bit_and_render(finished, tiny, tmp_path):
 
 
 def test_a_step_moves_what_learns_and_nothing_else(tiny, tmp_path):
-    task = GeoSynthSdTask(tiny_config(tiny, tmp_path))
+    often = ("drop_layout=0.5", "drop_location=0.5", "loop.batch_size=6")
+    task = GeoSynthSdTask(tiny_config(tiny, tmp_path, *often))
     networks = task.pipeline.networks
     frozen = {n: v.clone() for n, v in networks.unet.state_dict().items()}
     torch.manual_seed(0)
-    for _ in range(2):  # the first step opens the zero layers
+    for _ in range(3):  # the first opens the zero layers, the next those behind them
         task.model(one_batch(task))["loss"].backward()
         with torch.no_grad():
             for parameter in task.model.parameters():

@@ -44,13 +44,13 @@ def test_packed_shapes_come_back_with_their_holes_and_kinds(tmp_path, monkeypatc
     pack(
         [np.array([(-180.0, 0.0), (-90.0, 45.0)])], [0], tmp_path / "water_lines.npz", closed=False
     )
-    first, second = Shapes("areas").within(0, 0, 1, 1)
+    first, second = Shapes("areas").within(0.0, 0.0, 1.0, 1.0)
     assert (first[0], second[0]) == (1, 2)
     assert len(first[1].interiors) == 1
     assert shapely.is_valid([first[1], second[1]]).all()
     corners = to_unit_square(np.array([(100.0, 10.0), (160.0, 60.0)]))
     assert shapely.bounds(second[1])[[0, 2]] == pytest.approx(corners[:, 0], abs=1e-6)
-    ((kind, stream),) = Shapes("lines").within(0, 0, 1, 1)
+    ((kind, stream),) = Shapes("lines").within(0.0, 0.0, 1.0, 1.0)
     assert kind == HOLE
     assert stream.geom_type == "LineString"
-    assert Shapes("areas").within(0.9, 0.9, 1, 1) == []
+    assert Shapes("areas").within(0.9, 0.9, 1.0, 1.0) == []
