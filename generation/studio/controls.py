@@ -133,6 +133,12 @@ class Controls:
                 self.text_guidance = _guidance("Prompt", DEFAULT.text_guidance)
                 self.location_guidance = _guidance("Location", DEFAULT.location_guidance)
                 self.layout_guidance = _guidance("Layout", DEFAULT.layout_guidance)
+            gr.HTML(
+                '<p class="ts-caption">Guidance: 1 follows an input as trained, more exaggerates '
+                "it, 0 ignores it.</p>",
+                js_on_load=None,
+                **_HTML,
+            )
             with gr.Row():
                 self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
                 self.model = gr.Dropdown(_models(), value=DEFAULT.model, label="Model")
@@ -172,9 +178,8 @@ def _slider(
 
 
 def _guidance(name: str, value: float) -> gr.Slider:
-    info = "1: as trained, 0: ignored"
     label = f"{name} guidance"
-    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=label, info=info, min_width=150)
+    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=label, min_width=150)
 
 
 def _models() -> list[tuple[Any, Any]]:

@@ -71,7 +71,7 @@ class SatelliteTab:
         ui.upload.upload(lambda path: path, ui.upload, ui.file, **_QUIET)
         ui.upload.clear(lambda: None, None, ui.file, **_QUIET)
         ui.start_over.click(self.start_drawing, self.fields, [ui.editor, ui.drawing], **_QUIET)
-        ui.editor.change(
+        ui.editor.input(
             self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **_QUIET
         )
 

@@ -61,7 +61,8 @@ def running_stage(progress: Progress, layout: str | None) -> str:
 def stopped_stage(progress: Progress, layout: str | None, text: str) -> str:
     """Show where a render ended that was not finished."""
     source = None if progress.preview is None else preview_uri(progress.preview)
-    image = _figure(source, "Unfinished, not saved", "Nothing was drawn")
+    caption = "Unfinished, not saved" if source else "Image"
+    image = _figure(source, caption, "Nothing was drawn")
     empty = "" if layout else "No layout was given"
     return stage_html(image, _figure(layout, "Its layout", empty), _note(text))
 

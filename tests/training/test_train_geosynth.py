@@ -92,9 +92,7 @@ def test_an_image_that_is_always_the_same_is_learnt(tile_folder):
     # A basis of one constant patch a channel: the picture lies within what the codec can say.
     pipeline.codec.basis.copy_(colour_basis())
     pipeline.codec.scale.fill_(0.25)
-    model = GeoSynthModel(
-        pipeline, GeoSynthConfig(drop=0.0, drop_all=0.0)
-    ).train()
+    model = GeoSynthModel(pipeline, GeoSynthConfig(drop=0.0, drop_all=0.0)).train()
     batch = {
         "image": torch.from_numpy(image.copy()),
         "classes": torch.zeros(4, 64, 64, dtype=torch.uint8),
