@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # Annotations that name torch are strings: the shape checks of the tests resolve them late.
 
 RESTORE = "fetch the file again from its source, or run `terrascape convert`"
+PART_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
 _INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
 
@@ -59,6 +60,49 @@ def load_safetensors(
                 f"({RESTORE})"
             )
     return tensors
+
+
+def save_part(part: Any, folder: Path, *, half: bool = False) -> None:  # noqa: ANN401
+    """Save a module of diffusers or of ours in diffusers' layout: a configuration and weights."""
+    import torch
+
+    part.save_config(folder)
+    weights = part.state_dict()
+    if half:
+        weights = {name: value.to(torch.float16) for name, value in weights.items()}
+    save_safetensors(weights, folder / PART_WEIGHTS)
+
+
+def load_part(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class of diffusers or of ours
+    """Load what :func:`save_part` wrote, every tensor checked against the configuration.
+
+    Raises:
+        MissingFileError: The folder lacks its configuration or its weights.
+        WeightsError: A file is damaged, or they do not fit each other.
+    """
+    part = load_configured(kind, folder)
+    expected = {name: tuple(value.shape) for name, value in part.state_dict().items()}
+    weights = load_safetensors(folder / PART_WEIGHTS, expected)
+    part.load_state_dict({name: value.float() for name, value in weights.items()})
+    return part
+
+
+def load_configured(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class of diffusers or of ours
+    """Make a module, or a scheduler, from the configuration in a folder.
+
+    Raises:
+        MissingFileError: There is none.
+        WeightsError: It describes something else.
+    """
+    path = folder / kind.config_name
+    if not path.is_file():
+        raise MissingFileError(f"{path} is not there (restore the model's folder)")
+    try:
+        return kind.from_config(kind.load_config(folder))
+    except (OSError, TypeError, ValueError) as error:
+        raise WeightsError(
+            f"{path} describes no {kind.__name__}: {error} (restore the model's folder)"
+        ) from error
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

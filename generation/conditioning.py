@@ -124,9 +124,14 @@ class LayoutConditioner(nn.Module):
         self, classes: UInt8[Tensor, "batch height width"], keep: Bool[Tensor, " batch"]
     ) -> Float[Tensor, "batch hint rows cols"]:
         """Return hints in [0, 1], three colours for each pixel of a patch."""
-        rgb = self.palette[classes.long()].permute(0, 3, 1, 2)
-        hint = F.pixel_unshuffle(rgb, self.patch)
+        hint = F.pixel_unshuffle(self.colours(classes), self.patch)
         return torch.where(keep[:, None, None, None], hint, self.null_hint[:, None, None])
+
+    def colours(
+        self, classes: UInt8[Tensor, "batch height width"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        """Draw layouts in the colours of the palette, in [0, 1]."""
+        return self.palette[classes.long()].permute(0, 3, 1, 2)
 
 
 class SatelliteConditioner(ModelMixin, ConfigMixin):

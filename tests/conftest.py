@@ -55,9 +55,15 @@ def tile_file(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def tile_folder(tile_file, tmp_path_factory):
-    """What the data builder makes of those tiles."""
+    """What the data builder makes of those tiles, and beside it an untrained autoencoder."""
+    from tiny import make_pipeline
+
+    from generation.checkpoint import save_part
     from training.data import main
 
     out = tmp_path_factory.mktemp("tiles")
     main(["--data", str(tile_file), "--out", str(out)])
+    pipeline = make_pipeline()
+    save_part(pipeline.codec, out / "autoencoder/codec")
+    save_part(pipeline.decoder, out / "autoencoder/decoder")
     return out

@@ -27,6 +27,7 @@ def tiny_home(tmp_path_factory):
 
     from generation.conditioning import SatelliteConditioner
     from generation.diffusion.codec import PatchCodec
+    from generation.diffusion.decoder import DetailDecoder
     from generation.diffusion.denoiser import build_networks
     from generation.pipelines.satellite import SatellitePipeline
 
@@ -43,9 +44,10 @@ def tiny_home(tmp_path_factory):
     conditioner = SatelliteConditioner(token_dim=16, vector_dim=16, location_degree=4)
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     codec = PatchCodec.fit(images, patch=8, latent_channels=8)
+    decoder = DetailDecoder(8, coarse_width=16, fine_width=8, coarse_blocks=1, fine_blocks=1)
     scheduler = FlowMatchEulerDiscreteScheduler()
     home = tmp_path_factory.mktemp("home")
-    pipeline = SatellitePipeline(unet, controlnet, conditioner, codec, scheduler)
+    pipeline = SatellitePipeline(unet, controlnet, conditioner, codec, decoder, scheduler)
     pipeline.save_pretrained(home / "satellite-nano")
     return home
 

@@ -23,6 +23,7 @@ def make_pipeline(text_encoder=None):
 
     from generation.conditioning import SatelliteConditioner
     from generation.diffusion.codec import PatchCodec
+    from generation.diffusion.decoder import DetailDecoder
     from generation.diffusion.denoiser import build_networks
     from generation.pipelines.satellite import SatellitePipeline
 
@@ -33,8 +34,9 @@ def make_pipeline(text_encoder=None):
             token_dim=16, vector_dim=16, location_degree=4, location_dim=16
         )
     codec = PatchCodec.fit(smooth_images(64, 32), patch=8, latent_channels=8)
+    decoder = DetailDecoder(8, coarse_width=16, fine_width=8, coarse_blocks=1, fine_blocks=1)
     scheduler = FlowMatchEulerDiscreteScheduler()
-    return SatellitePipeline(unet, controlnet, conditioner, codec, scheduler, text_encoder)
+    return SatellitePipeline(unet, controlnet, conditioner, codec, decoder, scheduler, text_encoder)
 
 
 def smooth_images(count, side):

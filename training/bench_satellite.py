@@ -22,7 +22,8 @@ from jaxtyping import UInt8
 from torch.utils.flop_counter import FlopCounterMode
 
 from generation.conditioning import Condition, SatelliteConditioner
-from generation.diffusion.codec import PatchCodec, to_bytes
+from generation.diffusion.codec import PatchCodec
+from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
 from generation.diffusion.guidance import GuidanceScales
 from generation.geo.layers import EmbeddedSource
@@ -68,8 +69,9 @@ def untrained_pipeline(seed: int = 0) -> SatellitePipeline:
         latent_channels=channels, latent_size=SIZE_PX // patch, patch=patch
     )
     conditioner = SatelliteConditioner(patch=patch)
+    decoder = DetailDecoder(latent_channels=channels, patch=patch)
     return SatellitePipeline(
-        unet, controlnet, conditioner, codec, FlowMatchEulerDiscreteScheduler()
+        unet, controlnet, conditioner, codec, decoder, FlowMatchEulerDiscreteScheduler()
     )
 
 
@@ -98,7 +100,7 @@ class Bench:
         """Draw with the loop of diffusers' own ControlNet pipelines, on the same weights.
 
         Both halves of the guidance in one batch of two, control branch and U-Net called one after
-        the other, a step of the scheduler, the decoder.
+        the other, a step of the scheduler; the same decoder.
         """
         pipe, scene = self.pipeline, self.scene(number)
         sets = ConditionSets(pipe, [scene])
@@ -106,7 +108,7 @@ class Bench:
         context = {"encoder_hidden_states": both.tokens, "class_labels": both.vector}
         scheduler = pipe._schedule(STEPS)
         x = pipe._noise(scene)
-        for t in scheduler.timesteps:
+        for t in scheduler.timesteps[:STEPS]:
             double = torch.cat([x, x])
             down, mid = pipe.controlnet(
                 double, t, controlnet_cond=both.hint, return_dict=False, **context
@@ -122,7 +124,7 @@ class Bench:
             )[0].chunk(2)
             velocity = without + SCALE * (given - without)
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
-        return to_bytes(pipe.codec.decode(x))
+        return pipe._finish(x, sets, GuidanceScales(SCALE, SCALE, SCALE))
 
 
 def count_work(pipeline: SatellitePipeline, draw: Callable[[], object]) -> tuple[int, int]:

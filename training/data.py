@@ -21,7 +21,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from generation.encoders.text import MAX_TOKENS
 from generation.errors import ConfigError, MissingFileError, TerrascapeError
@@ -29,6 +29,7 @@ from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS
 from generation.geo.mercator import Window, tile_window
 from training.captions import compose
+from training.trainer import LoopConfig
 
 TILE = 256
 FIELDS = ("elev_m", "t_mean_c", "p_year_mm", "lit_frac", "road_frac", "koppen", "igbp")
@@ -215,6 +216,16 @@ class CountedSampler(Sampler[tuple[int, int]]):
                 order = np.random.default_rng([self.seed, epoch]).permutation(self.length)
             yield int(order[position % self.length]), self.seed * 1_000_003 + position
             position += self.world_size
+
+
+def tile_batches(
+    dataset: TileDataset, loop: LoopConfig, start: int, rank: int, world_size: int
+) -> Iterator[dict[str, Tensor]]:
+    """Yield batches; the order depends on the seed and the position alone."""
+    sampler = CountedSampler(
+        len(dataset), seed=loop.seed, start=start, rank=rank, world_size=world_size
+    )
+    return iter(DataLoader(dataset, batch_size=loop.batch_size, sampler=sampler))
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -20,21 +20,27 @@ if __name__ == "__main__":  # run as a script: import from the checkout
 
 import numpy as np
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
 from generation.conditioning import Given, SatelliteConditioner
 from generation.config import config, load_variant, to_yaml
 from generation.diffusion.codec import PatchCodec
+from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
 from generation.errors import ConfigError, TerrascapeError
 from generation.geo.layout import PALETTE
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import SatellitePipeline, Scene
-from training.data import TILE, CountedSampler, TileDataset
+from generation.pipelines.satellite import PARTS, SatellitePipeline, Scene
+from training.data import TILE, TileDataset, tile_batches
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
 from training.trainer import LoopConfig, fit
+
+LEARNT = ("unet", "controlnet", "conditioner")
+"""The parts that this recipe trains; the others come from ``train_autoencoder.py``."""
 
 
 @config
@@ -51,17 +57,6 @@ class NetworkConfig:
 
 
 @config
-class CodecConfig:
-    """The patch codec, fitted on the training tiles."""
-
-    patch: int = 8
-    latent_channels: int = 32
-    whitening: float = 0.5
-    gamma: float = 0.5
-    fit_images: int = 2000
-
-
-@config
 class GeoSynthConfig:
     """Everything that tells one run from another."""
 
@@ -70,6 +65,8 @@ class GeoSynthConfig:
     data: Path = Path("runs/tiles")
     """What ``python -m training.data`` built."""
     out: Path = Path("runs/geosynth_nano")
+    autoencoder: Path = Path("runs/autoencoder_nano/weights")
+    """What ``train_autoencoder.py`` left."""
     start_from: Path | None = None
     """A weights folder of an earlier stage to go on from."""
     crop_px: int = TILE
@@ -85,7 +82,6 @@ class GeoSynthConfig:
     """How far the sampler's steps lean towards noise, where the composition is decided."""
     panel_tiles: int = 8
     network: NetworkConfig = field(default_factory=NetworkConfig)
-    codec: CodecConfig = field(default_factory=CodecConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -154,25 +150,19 @@ class GeoSynthTask:
         self.model = GeoSynthModel(self.pipeline, cfg).train()
 
     def _build(self) -> SatellitePipeline:
-        from diffusers import FlowMatchEulerDiscreteScheduler
-
-        cfg = self.cfg
+        cfg, net = self.cfg, self.cfg.network
+        codec = load_part(PatchCodec, cfg.autoencoder / "codec")
+        decoder = load_part(DetailDecoder, cfg.autoencoder / "decoder")
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
         if cfg.start_from is not None:
-            return SatellitePipeline.from_pretrained(cfg.start_from)
-        codec_cfg, net = cfg.codec, cfg.network
-        count = min(codec_cfg.fit_images, len(self.dataset))
-        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
-        codec = PatchCodec.fit(
-            np.asarray(self.dataset.images[chosen]),
-            patch=codec_cfg.patch,
-            latent_channels=codec_cfg.latent_channels,
-            whitening=codec_cfg.whitening,
-            gamma=codec_cfg.gamma,
-        )
+            _check_same(cfg.start_from / "codec", cfg.autoencoder / "codec")
+            learnt = (load_part(PARTS[name], cfg.start_from / name) for name in LEARNT)
+            return SatellitePipeline(*learnt, codec, decoder, scheduler)
+        channels = codec.config["latent_channels"]
         unet, controlnet = build_networks(
-            latent_channels=codec_cfg.latent_channels,
-            latent_size=TILE // codec_cfg.patch,
-            patch=codec_cfg.patch,
+            latent_channels=channels,
+            latent_size=TILE // codec.patch,
+            patch=codec.patch,
             sizes={
                 "block_out_channels": net.block_out_channels,
                 "attention_head_dim": net.attention_head_dim,
@@ -186,24 +176,13 @@ class GeoSynthTask:
             token_dim=net.token_dim,
             vector_dim=net.vector_dim,
             location_degree=net.location_degree,
-            patch=codec_cfg.patch,
+            patch=codec.patch,
         )
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
-        return SatellitePipeline(unet, controlnet, conditioner, codec, scheduler)
+        return SatellitePipeline(unet, controlnet, conditioner, codec, decoder, scheduler)
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""
-        sampler = CountedSampler(
-            len(self.dataset),
-            seed=self.cfg.loop.seed,
-            start=start,
-            rank=rank,
-            world_size=world_size,
-        )
-        loader = torch.utils.data.DataLoader(
-            self.dataset, batch_size=self.cfg.loop.batch_size, sampler=sampler
-        )
-        return iter(loader)
+        return tile_batches(self.dataset, self.cfg.loop, start, rank, world_size)
 
     def panel(self, path: Path) -> None:
         """Draw fixed tiles with fixed seeds: layout, generated, real."""
@@ -236,6 +215,14 @@ class GeoSynthTask:
     def export(self, folder: Path) -> None:
         """Save the weights as a pipeline folder."""
         self.pipeline.save_pretrained(folder)
+
+
+def _check_same(first: Path, second: Path) -> None:
+    if sha256_file(first / PART_WEIGHTS) != sha256_file(second / PART_WEIGHTS):
+        raise ConfigError(
+            f"start_from was trained on the latents of another codec: {first} is not {second} "
+            "(give the autoencoder that the first stage had)"
+        )
 
 
 BACKBONES: dict[str, type[GeoSynthConfig | GeoSynthSdConfig]] = {

@@ -39,6 +39,7 @@ class LoopConfig:
     final_lr: float = 0.05
     """Share of the peak that the cosine ends at."""
     weight_decay: float = 0.0
+    beta1: float = 0.9
     beta2: float = 0.99
     max_grad_norm: float = 1.0
     accumulate: int = 1
@@ -69,7 +70,7 @@ class LoopConfig:
         ]
         wrong += [
             f"{name}={getattr(self, name)} (give 0 to 1, without 1)"
-            for name in ("beta2", "ema_decay")
+            for name in ("beta1", "beta2", "ema_decay")
             if not 0 <= getattr(self, name) < 1
         ]
         if self.max_grad_norm <= 0:
@@ -139,7 +140,7 @@ class Loop:
         self.record = record
         learned = [p for p in task.model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            learned, lr=cfg.lr, betas=(0.9, cfg.beta2), weight_decay=cfg.weight_decay
+            learned, lr=cfg.lr, betas=(cfg.beta1, cfg.beta2), weight_decay=cfg.weight_decay
         )
         self.model, self.optimizer = accelerator.prepare(task.model, optimizer)
         self.average = {

@@ -24,7 +24,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def __init__(
         self,
         patch: int = 8,
-        latent_channels: int = 32,
+        latent_channels: int = 16,
         whitening: float = 0.5,
         gamma: float = 1.0,
     ) -> None:
@@ -41,7 +41,7 @@ class PatchCodec(ModelMixin, ConfigMixin):
         images: UInt8[np.ndarray, "n height width 3"],
         *,
         patch: int = 8,
-        latent_channels: int = 32,
+        latent_channels: int = 16,
         whitening: float = 0.5,
         gamma: float = 1.0,
     ) -> "PatchCodec":
@@ -80,8 +80,15 @@ class PatchCodec(ModelMixin, ConfigMixin):
     def _patches(
         self, pixels: Float[Tensor, "batch 3 h w"]
     ) -> Float[Tensor, "batch dim rows cols"]:
-        toned = (pixels / 2 + 0.5).clamp(0, 1) ** self.gamma * 2 - 1
-        return F.pixel_unshuffle(toned, self.patch)
+        return F.pixel_unshuffle(self.tone(pixels), self.patch)
+
+    def tone(self, pixels: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+        """Turn pixels in [-1, 1] into tones in [-1, 1], where dark ones lie farther apart."""
+        return (pixels / 2 + 0.5).clamp(0, 1) ** self.gamma * 2 - 1
+
+    def untone(self, tones: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+        """Turn tones back into pixels in [-1, 1]."""
+        return (tones / 2 + 0.5).clamp(0, 1) ** (1 / self.gamma) * 2 - 1
 
     def encode(
         self, pixels: Float[Tensor, "batch 3 h w"]
@@ -90,14 +97,19 @@ class PatchCodec(ModelMixin, ConfigMixin):
         centred = self._patches(pixels) - self.mean[:, None, None]
         return F.conv2d(centred, (self.basis * self.scale[:, None])[:, :, None, None])
 
+    def toned(
+        self, latents: Float[Tensor, "batch channels rows cols"]
+    ) -> Float[Tensor, "batch 3 h w"]:
+        """Turn latents into tones."""
+        weight = (self.basis / self.scale[:, None]).T
+        patches = F.conv2d(latents, weight[:, :, None, None]) + self.mean[:, None, None]
+        return F.pixel_shuffle(patches, self.patch)
+
     def decode(
         self, latents: Float[Tensor, "batch channels rows cols"]
     ) -> Float[Tensor, "batch 3 h w"]:
         """Turn latents into pixels in [-1, 1]."""
-        weight = (self.basis / self.scale[:, None]).T
-        patches = F.conv2d(latents, weight[:, :, None, None]) + self.mean[:, None, None]
-        toned = F.pixel_shuffle(patches, self.patch)
-        return (toned / 2 + 0.5).clamp(0, 1) ** (1 / self.gamma) * 2 - 1
+        return self.untone(self.toned(latents))
 
 
 def to_signal(images: UInt8[np.ndarray, "n height width 3"]) -> Float[Tensor, "n 3 height width"]:

@@ -103,8 +103,12 @@ class LocationEncoder(ModelMixin, ConfigMixin):
         self.out = nn.Linear(hidden_dim, embed_dim)
 
     def forward(self, latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch embed"]:
-        """Embed points given as (lat, lon) degrees."""
-        return self.out(self.sines(spherical_harmonics(latlon, self.degree)))
+        """Embed points given as (lat, lon) degrees, in full precision also under autocast.
+
+        The first sine multiplies its argument by 30, and the eight bits of a bfloat16 with it.
+        """
+        with torch.autocast(latlon.device.type, enabled=False):
+            return self.out(self.sines(spherical_harmonics(latlon.float(), self.degree)))
 
 
 class GeoClipLocationEncoder(ModelMixin, ConfigMixin):

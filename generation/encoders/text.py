@@ -67,8 +67,8 @@ class TextEncoder:
 
     def cut(self, sentence: str) -> str:
         """Give the part of a sentence that does not fit; empty when all of it does."""
-        offsets = self.tokenizer(sentence, return_offsets_mapping=True, add_special_tokens=False)[
-            "offset_mapping"
-        ]
+        offsets = self.tokenizer(
+            sentence, return_offsets_mapping=True, add_special_tokens=False, verbose=False
+        )["offset_mapping"]
         room = self.max_tokens - 2  # the two marks around a sentence
         return sentence[offsets[room][0] :] if len(offsets) > room else ""

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from diffusers import AutoencoderKL
 
-from generation.checkpoint import sha256_file
+from generation.checkpoint import PART_WEIGHTS, sha256_file
 from generation.diffusion.coordnet import Networks, residual_widths
 from generation.encoders.clip_text import ClipTextEncoder
 from generation.encoders.location import LocationEncoder
 from generation.errors import MissingFileError, WeightsError
 from generation.hub import fetch
-from generation.pipelines.parts import TEXT_WEIGHTS, WEIGHTS
+from generation.pipelines.parts import TEXT_WEIGHTS
 from generation.registry import find
 
 BASE = "sd21-base"
@@ -53,7 +53,7 @@ class Folders:
         """Every weight file that is read, as far as it is there."""
         parts = [self.controlnet, self.coordnet, self.nulls, self.location_encoder]
         folders = [self.base / "unet", self.base / "vae", *filter(None, parts)]
-        files = [self.base / "text_encoder" / TEXT_WEIGHTS, *(f / WEIGHTS for f in folders)]
+        files = [self.base / "text_encoder" / TEXT_WEIGHTS, *(f / PART_WEIGHTS for f in folders)]
         return [file for file in files if file.is_file()]
 
     def sha256(self) -> str:

@@ -20,6 +20,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from generation.checkpoint import save_part
 from generation.diffusion.codec import to_bytes
 from generation.diffusion.coordnet import (
     CoordNet,
@@ -43,7 +44,6 @@ from generation.pipelines.parts import (
     load_model,
     load_scheduler,
     load_text,
-    save_part,
     set_steps,
 )
 from generation.pipelines.satellite import OnStep, Scene

@@ -13,20 +13,17 @@ from typing import Any
 
 import torch
 from diffusers import (
-    ConfigMixin,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
-    ModelMixin,
     PNDMScheduler,
     UniPCMultistepScheduler,
 )
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from generation.checkpoint import load_safetensors, save_safetensors
+from generation.checkpoint import PART_WEIGHTS, load_safetensors
 from generation.encoders.clip_text import ClipTextEncoder
 from generation.errors import InvalidSpecError, MissingExtraError, MissingFileError, WeightsError
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 TEXT_WEIGHTS = "model.safetensors"
 SAMPLERS: dict[str, Any] = {
     "ddim": DDIMScheduler,
@@ -87,7 +84,7 @@ def load_model(kind: Any, folder: Path, dtype: torch.dtype = torch.float32) -> A
         WeightsError: They are damaged, or do not fit each other.
     """
     _configuration(folder)
-    load_safetensors(folder / WEIGHTS)  # whole, finite, and no pickle
+    load_safetensors(folder / PART_WEIGHTS)  # whole, finite, and no pickle
     return _checked(
         folder,
         lambda: kind.from_pretrained(
@@ -159,13 +156,6 @@ def set_steps(scheduler: Any, steps: int) -> None:  # noqa: ANN401 - one of SAMP
     ):  # diffusers hands numpy a tensor in a form that numpy 2 dislikes
         warnings.simplefilter("ignore", DeprecationWarning)
         scheduler.set_timesteps(steps)
-
-
-def save_part(part: ModelMixin | ConfigMixin, folder: Path) -> None:
-    """Save a model as diffusers does, whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
-    save_safetensors(part.state_dict(), folder / WEIGHTS)
-    part.save_config(folder)
 
 
 def choose_attention(unet: Any, controlnet: Any, attention: str) -> None:  # noqa: ANN401

@@ -15,9 +15,10 @@ from diffusers import ControlNetModel, FlowMatchEulerDiscreteScheduler, UNet2DCo
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.checkpoint import load_safetensors, model_sha256, save_safetensors
+from generation.checkpoint import load_configured, load_part, model_sha256, save_part
 from generation.conditioning import Condition, Given, SatelliteConditioner
 from generation.diffusion.codec import PatchCodec, to_bytes
+from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import ControlledDenoiser
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
@@ -41,9 +42,9 @@ PARTS = {
     "controlnet": ControlNetModel,
     "conditioner": SatelliteConditioner,
     "codec": PatchCodec,
+    "decoder": DetailDecoder,
 }
 _INDEX = "model_index.json"
-_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,7 @@ class Scene:
 
 
 class SatellitePipeline:
-    """The denoiser, its conditioner and its codec, and the loop that uses them."""
+    """The denoiser, its conditioner, its codec and its decoder, and the loop that uses them."""
 
     def __init__(
         self,
@@ -79,11 +80,13 @@ class SatellitePipeline:
         controlnet: ControlNetModel,
         conditioner: SatelliteConditioner,
         codec: PatchCodec,
+        decoder: DetailDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
         text_encoder: TextEncoder | None = None,
     ) -> None:
         self.unet, self.controlnet = unet.eval(), controlnet.eval()
         self.conditioner, self.codec = conditioner.eval(), codec.eval()
+        self.decoder = decoder.eval()
         self.scheduler = scheduler
         self.denoiser = ControlledDenoiser(unet, controlnet)
         self._text_encoder = text_encoder
@@ -109,11 +112,7 @@ class SatellitePipeline:
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
         """Save every part in diffusers' layout, by default in half precision."""
         for name in PARTS:
-            part = getattr(self, name)
-            part.save_config(folder / name)
-            kind = torch.float16 if half and name != "codec" else torch.float32
-            weights = {key: value.to(kind) for key, value in part.state_dict().items()}
-            save_safetensors(weights, folder / name / _WEIGHTS)
+            save_part(getattr(self, name), folder / name, half=half and name != "codec")
         self.scheduler.save_pretrained(folder / "scheduler")
         index = {name: ["generation", cls.__name__] for name, cls in PARTS.items()}
         (folder / _INDEX).write_text(
@@ -133,8 +132,8 @@ class SatellitePipeline:
                 f"{folder} holds no satellite pipeline: {_INDEX} is not there (give the folder "
                 "that a training run or save_pretrained wrote)"
             )
-        parts = {name: _load_part(kind, folder / name) for name, kind in PARTS.items()}
-        scheduler = _from_config(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
+        parts = {name: load_part(kind, folder / name) for name, kind in PARTS.items()}
+        scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
         pipeline = cls(**parts, scheduler=scheduler)
         pipeline.sha256 = model_sha256(folder)
         return pipeline
@@ -159,7 +158,7 @@ class SatellitePipeline:
             scenes: Windows of one size; a scene's picture does not depend on its neighbours.
             num_inference_steps: Steps of the sampler.
             guidance: Scales; plain conditional sampling when absent.
-            on_step: Told ``(step, steps, preview of the first scene)``.
+            on_step: Told ``(step, steps, preview of the first scene)``; the last is the picture.
             cancelled: Asked before each step.
 
         Raises:
@@ -172,16 +171,30 @@ class SatellitePipeline:
         x = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
         conditions = ConditionSets(self, scenes)
         scheduler = self._schedule(num_inference_steps)
-        for i, t in enumerate(scheduler.timesteps):
+        for i, t in enumerate(scheduler.timesteps[:num_inference_steps]):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
             evaluate = partial(self._evaluate, conditions, x, t.expand(len(x)))
             velocity = guided(evaluate, guidance.terms(conditions.given, float(t) / 1000))
-            if on_step is not None:
+            if on_step is not None and i + 1 < num_inference_steps:
                 clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
                 on_step(i + 1, num_inference_steps, to_bytes(self.codec.decode(clean))[0])
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
-        return to_bytes(self.codec.decode(x))
+        drawn = self._finish(x, conditions, guidance)
+        if on_step is not None:
+            on_step(num_inference_steps, num_inference_steps, drawn[0])
+        return drawn
+
+    def _finish(
+        self, x: Tensor, conditions: "ConditionSets", guidance: GuidanceScales
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Let the decoder draw what the sampler has left in noise."""
+        drawn = [has and guidance.layout != 0 for has in conditions.has["layout"]]
+        share = torch.full((len(x),), self.decoder.hand_over, device=self.device)
+        has_layout = torch.tensor(drawn, device=self.device)
+        classes = conditions.classes
+        tones = self.decoder(x, share, classes, has_layout, self.codec)[1]
+        return to_bytes(self.codec.untone(tones))
 
     def _evaluate(
         self, conditions: "ConditionSets", x_t: Tensor, t: Tensor, subset: frozenset[str]
@@ -210,15 +223,16 @@ class SatellitePipeline:
                 )
 
     def _schedule(self, steps: int) -> FlowMatchEulerDiscreteScheduler:
-        """Give this call its own schedule: equal steps, the last of which ends without noise.
+        """Give this call its own schedule: equal steps down to where the decoder takes over.
 
-        The scheduler's own choice of shares ends at 0.001 before it comes to 0, which spends a
-        whole evaluation on nothing.
+        Behind the last of them stands one more share, without noise, to which no step is taken.
         """
         if steps < 1:
             raise InvalidSpecError(f"num_inference_steps={steps} draws nothing (give at least 1)")
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
-        shares = np.linspace(1.0, 1 / steps, steps).tolist()
+        shift, last = scheduler.config["shift"], self.decoder.hand_over
+        # The scheduler bends equal steps by s -> shift s / (1 + (shift - 1) s): its inverse.
+        shares = np.linspace(1.0, last / (shift - (shift - 1) * last), steps + 1).tolist()
         scheduler.set_timesteps(sigmas=shares, device=self.device)
         return scheduler
 
@@ -274,6 +288,11 @@ class ConditionSets:
         device = self.pipeline.device
         return Given(**{f.name: getattr(given, f.name).to(device) for f in fields(given)})
 
+    @property
+    def classes(self) -> UInt8[Tensor, "batch height width"]:
+        """The layouts; blank where there is none."""
+        return self._base.classes
+
     def __getitem__(self, subset: frozenset[str]) -> Condition:
         if subset not in self._made:
             flags = {
@@ -282,26 +301,6 @@ class ConditionSets:
             }
             self._made[subset] = self.pipeline.conditioner(replace(self._base, **flags))
         return self._made[subset]
-
-
-def _load_part(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' classes
-    part = _from_config(kind, folder)
-    expected = {name: tuple(value.shape) for name, value in part.state_dict().items()}
-    weights = load_safetensors(folder / _WEIGHTS, expected)
-    part.load_state_dict({name: value.float() for name, value in weights.items()})
-    return part
-
-
-def _from_config(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - diffusers' classes
-    path = folder / kind.config_name
-    if not path.is_file():
-        raise MissingFileError(f"{path} is not there (restore the model's folder)")
-    try:
-        return kind.from_config(kind.load_config(folder))
-    except (OSError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path} describes no {kind.__name__}: {error} (restore the model's folder)"
-        ) from error
 
 
 @lru_cache(maxsize=1)

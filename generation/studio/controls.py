@@ -16,7 +16,7 @@ from generation.studio.map_widget import (
     examples_html,
     world_html,
 )
-from generation.studio.stage import empty_stage, history_html
+from generation.studio.stage import empty_stage, history_html, palette_html
 
 _HTML = {"apply_default_css": False}
 FIRST = EXAMPLES[0]
@@ -91,6 +91,7 @@ class Controls:
             buttons=[],
             elem_id="ts-editor",
         )
+        gr.HTML(palette_html(), js_on_load=None, **_HTML)
         self.start_over = gr.Button("Start over from the place's own layout", size="sm")
 
     def _prompt(self) -> None:
@@ -150,7 +151,11 @@ class Controls:
             with gr.Row(visible=False) as self.downloads:
                 self.files = [
                     gr.DownloadButton(label, size="sm", min_width=96, elem_id=f"ts-get-{kind}")
-                    for label, kind in (("Download PNG", "png"), ("GeoTIFF", "tif"), ("Manifest", "json"))
+                    for label, kind in (
+                        ("Download PNG", "png"),
+                        ("GeoTIFF", "tif"),
+                        ("Manifest", "json"),
+                    )
                 ]
         with gr.Column(elem_classes="ts-card"):
             _title("Latest results")

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from generation.errors import LayoutError
-from generation.geo.layout import CLASSES, MAP_TOLERANCE, PALETTE, Layout
+from generation.geo.layout import CLASSES, MAP_TOLERANCE, PALETTE, Layout, LayoutClass
 from generation.geo.mercator import Window
 from generation.media.folder import atomic_write, output_folder
 from generation.media.image import png_bytes, read_bytes
@@ -112,9 +112,14 @@ def keep_layout(path: Path, out: Path) -> Path:
     return _save(read_bytes(path), path.name, out)
 
 
+def drawable() -> list[LayoutClass]:
+    """List the classes that can be painted: all but the borders, which no source draws either."""
+    return [each for each in CLASSES if each.name != "boundary"]
+
+
 def palette_colours() -> list[str]:
     """Give the colours of the brush, as #rrggbb."""
-    return ["#{:02x}{:02x}{:02x}".format(*each.rgb) for each in CLASSES if each.name != "boundary"]
+    return ["#{:02x}{:02x}{:02x}".format(*each.rgb) for each in drawable()]
 
 
 def _save(data: bytes, name: str, out: Path) -> Path:

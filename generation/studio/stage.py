@@ -12,6 +12,7 @@ from generation.geo.mercator import Window
 from generation.media.artifact import Artifact, read_artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
+from generation.studio.drawing import drawable
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
 from generation.studio.worker import Progress
 
@@ -148,6 +149,16 @@ def recent(out: Path, limit: int = HISTORY) -> list[Artifact]:
         if len(found) == limit:
             break
     return found
+
+
+def palette_html() -> str:
+    """Name the colours of the brush."""
+    entries = "".join(
+        f'<li title="{escape(each.meaning)}"><i style="background:rgb{each.rgb}"></i>'
+        f"{each.name}</li>"
+        for each in drawable()
+    )
+    return f'<ul class="ts-legend" aria-label="Colours">{entries}</ul>'
 
 
 def image_uri(layout: Layout | None) -> str | None:

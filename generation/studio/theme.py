@@ -89,7 +89,6 @@ CSS = """
   cursor: pointer; aspect-ratio: 1; background: var(--background-fill-secondary); }
 .ts-thumb[aria-current] { border-color: var(--color-accent); }
 .ts-thumb img { width: 100%; height: 100%; object-fit: cover; display: block; margin: 0; }
-.ts-key { display: flex; flex-wrap: wrap; gap: 4px 12px; }
 
 @media (max-width: 640px) {
   .gradio-container { padding: 8px !important; }

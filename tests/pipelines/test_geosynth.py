@@ -9,7 +9,7 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, UNet2DConditionModel
 
 from generation import hub, load
-from generation.checkpoint import load_safetensors, save_safetensors
+from generation.checkpoint import PART_WEIGHTS, load_safetensors, save_part, save_safetensors
 from generation.cli import main
 from generation.diffusion.coordnet import CoordNet, LearnedNulls
 from generation.diffusion.guidance import GuidanceScales
@@ -26,7 +26,7 @@ from generation.geo.location import Location
 from generation.geo.mercator import Window
 from generation.pipelines.folders import Folders
 from generation.pipelines.geosynth import GeoSynthPipeline, Picture
-from generation.pipelines.parts import WEIGHTS, Options, save_part
+from generation.pipelines.parts import Options
 from generation.pipelines.satellite import Scene, render
 from generation.spec import RunSpec
 from training.tiny_sd import EMBED_DIM, write_base, write_location_encoder
@@ -313,15 +313,15 @@ def rewrite(path, **changes):
 
 def test_damaged_parts_are_refused_by_name(folders, tmp_path):
     changed, unet = broken(folders, tmp_path, "unet")
-    weights = load_safetensors(unet / WEIGHTS)
-    whole = (unet / WEIGHTS).read_bytes()
-    (unet / WEIGHTS).write_bytes(whole[:-50])
+    weights = load_safetensors(unet / PART_WEIGHTS)
+    whole = (unet / PART_WEIGHTS).read_bytes()
+    (unet / PART_WEIGHTS).write_bytes(whole[:-50])
     with pytest.raises(WeightsError, match="not whole"):
         GeoSynthPipeline.from_pretrained(changed)
-    save_safetensors({n: v for n, v in weights.items() if n != "conv_in.bias"}, unet / WEIGHTS)
+    save_safetensors({n: v for n, v in weights.items() if n != "conv_in.bias"}, unet / PART_WEIGHTS)
     with pytest.raises(WeightsError, match=r"conv_in\.bias"):
         GeoSynthPipeline.from_pretrained(changed)
-    save_safetensors({**weights, "conv_in.bias": torch.zeros(3)}, unet / WEIGHTS)
+    save_safetensors({**weights, "conv_in.bias": torch.zeros(3)}, unet / PART_WEIGHTS)
     with pytest.raises(WeightsError, match="unet"):
         GeoSynthPipeline.from_pretrained(changed)
     (unet / "config.json").write_text("{")

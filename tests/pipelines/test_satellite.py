@@ -98,6 +98,8 @@ def test_a_right_velocity_leads_to_the_right_picture_in_any_number_of_steps(tiny
     """Pins the signs: noise at t = 1000, velocity = noise - x0, the picture at t = 0."""
     x0 = torch.randn(1, 8, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.3
     oracle = copy.copy(tiny_pipeline)
+    oracle.decoder = copy.copy(tiny_pipeline.decoder)  # untrained, it adds nothing
+    oracle.decoder.hand_over = 0.0
     oracle.denoiser = lambda x, t, told: (x - x0) / (t / 1000)[:, None, None, None]
     expected = to_bytes(tiny_pipeline.codec.decode(x0)).astype(int)
     for steps in (1, 4, 10):
@@ -105,10 +107,33 @@ def test_a_right_velocity_leads_to_the_right_picture_in_any_number_of_steps(tiny
         assert np.abs(drawn - expected).max() <= 1
 
 
+def test_the_decoder_gets_what_the_sampler_has_left(tiny_pipeline):
+    """With a right velocity the latents at the hand-over hold just that share of the noise."""
+    x0 = torch.full((1, 8, 8, 8), 0.5)
+    seen = []
+
+    def decoder(*told):
+        seen.append(told)
+        return tiny_pipeline.decoder(*told)
+
+    oracle = copy.copy(tiny_pipeline)
+    oracle.denoiser = lambda x, t, told: (x - x0) / (t / 1000)[:, None, None, None]
+    decoder.hand_over = 0.3
+    oracle.decoder = decoder
+    draw(oracle, FULL, steps=4)
+    latents, share, classes, has_layout, _ = seen[0]
+    assert share.tolist() == pytest.approx([0.3])
+    assert has_layout.tolist() == [True]
+    np.testing.assert_array_equal(classes[0].numpy(), STRIPES)
+    noise = oracle._noise(FULL)
+    torch.testing.assert_close(latents, 0.7 * x0 + 0.3 * noise, atol=1e-4, rtol=1e-4)
+
+
 # --- steps and guidance --------------------------------------------------------------------------
 def test_every_evaluation_stands_for_an_equal_share_of_noise(tiny_pipeline):
+    assert tiny_pipeline.decoder.hand_over == 0.3
     times = evaluations(tiny_pipeline, FULL, steps=5)
-    assert times == pytest.approx([1000, 800, 600, 400, 200])
+    assert times == pytest.approx([1000, 860, 720, 580, 440])
     assert evaluations(tiny_pipeline, FULL, steps=1) == [1000]
 
 

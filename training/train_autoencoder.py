@@ -1,0 +1,225 @@
+"""Fit the patch codec and train the decoder that draws the detail.
+
+    accelerate launch training/train_autoencoder.py configs/autoencoder_nano.yaml
+
+Add --resume to go on; any field: key=value, for example loop.steps=2000. The run leaves snapshots,
+metrics and panels, and in ``weights/`` the folders ``codec`` and ``decoder`` that
+``train_geosynth.py`` starts from. The columns of a panel: layout, the latents alone without noise,
+drawn without noise, drawn from 30 % and from 60 % of noise, real.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from dataclasses import field
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: import from the checkout
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generation.checkpoint import save_part
+from generation.config import config, load_config, to_yaml
+from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
+from generation.diffusion.decoder import DetailDecoder
+from generation.errors import ConfigError, TerrascapeError
+from generation.geo.layout import PALETTE
+from training.data import TileDataset, tile_batches
+from training.discriminator import PatchDiscriminator
+from training.losses import relativistic, slope_penalty
+from training.trainer import LoopConfig, fit
+
+
+@config
+class CodecConfig:
+    """The patch codec, fitted on the training tiles."""
+
+    patch: int = 8
+    latent_channels: int = 16
+    whitening: float = 0.5
+    gamma: float = 0.5
+    fit_images: int = 2000
+
+
+@config
+class DecoderConfig:
+    """Sizes of the decoder."""
+
+    coarse_width: int = 128
+    fine_width: int = 64
+    coarse_blocks: int = 3
+    fine_blocks: int = 2
+    max_share: float = 0.6
+    """The most noise that it learns to read."""
+
+
+@config
+class AutoencoderConfig:
+    """Everything that tells one run from another."""
+
+    data: Path = Path("runs/tiles")
+    """What ``python -m training.data`` built."""
+    out: Path = Path("runs/autoencoder_nano")
+    crop_px: int = 96
+    layout_drop: float = 0.1
+    adversarial: float = 0.1
+    """Weight of looking real, beside being right about the latents."""
+    colours: float = 1.0
+    """Weight of the mean colour of each patch."""
+    slope: float = 0.001
+    """Weight of the discriminator's slope."""
+    penalised: int = 4
+    """Samples of a batch that the slope is taken at; more cost time and change no mean."""
+    panel_tiles: int = 8
+    codec: CodecConfig = field(default_factory=CodecConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    discriminator_widths: tuple[int, int, int] = (64, 128, 192)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.layout_drop <= 1:
+            raise ConfigError(f"layout_drop={self.layout_drop} is no probability (give 0 to 1)")
+        if not 0 < self.decoder.max_share < 1:
+            raise ConfigError(
+                f"decoder.max_share={self.decoder.max_share} is no share of noise (give more than "
+                "0 and less than 1)"
+            )
+
+
+class AutoencoderModel(nn.Module):
+    """A step of both players as one forward pass, so that the one loop serves this recipe too."""
+
+    def __init__(self, codec: PatchCodec, cfg: AutoencoderConfig) -> None:
+        super().__init__()
+        self.cfg = cfg
+        self.codec = codec
+        self.decoder = DetailDecoder(
+            latent_channels=cfg.codec.latent_channels,
+            patch=cfg.codec.patch,
+            coarse_width=cfg.decoder.coarse_width,
+            fine_width=cfg.decoder.fine_width,
+            coarse_blocks=cfg.decoder.coarse_blocks,
+            fine_blocks=cfg.decoder.fine_blocks,
+            max_share=cfg.decoder.max_share,
+        )
+        self.discriminator = PatchDiscriminator(cfg.discriminator_widths)
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Draw a batch from noisy latents and let the discriminator compare it with the real one.
+
+        The losses of both players are added; neither's reaches the parameters of the other.
+        """
+        cfg, images = self.cfg, batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            real, x0 = self.codec.tone(images), self.codec.encode(images)
+        share = cfg.decoder.max_share * torch.rand(len(x0), device=x0.device)
+        mix = share[:, None, None, None]
+        noisy = (1 - mix) * x0 + mix * torch.randn_like(x0)
+        keep = torch.rand(len(x0), device=x0.device) >= cfg.layout_drop
+        clean, drawn = self.decoder(noisy, share, batch["classes"], keep, self.codec)
+        hint = self.decoder.layout.colours(batch["classes"])
+
+        said_real = self.discriminator(real, hint)
+        said_drawn = self.discriminator(drawn.detach(), hint)
+        self.discriminator.requires_grad_(False)
+        fooled = self.discriminator(drawn, hint)
+        self.discriminator.requires_grad_(True)
+        losses = {
+            "latents": F.mse_loss(clean.float(), x0),
+            "colours": F.l1_loss(self._means(drawn), self._means(real)),
+            "generator": relativistic(fooled, [s.detach() for s in said_real]),
+            "discriminator": relativistic(said_real, said_drawn),
+            "slope": self._slope(real, hint) + self._slope(drawn.detach(), hint),
+        }
+        total = (
+            losses["latents"]
+            + cfg.colours * losses["colours"]
+            + cfg.adversarial * losses["generator"]
+            + losses["discriminator"]
+            + cfg.slope * losses["slope"]
+        )
+        return {"loss": total, **losses}
+
+    def _means(self, tones: Tensor) -> Tensor:
+        return F.avg_pool2d(tones.float(), self.cfg.codec.patch)
+
+    def _slope(self, images: Tensor, hint: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            few = images[: self.cfg.penalised].float().requires_grad_(True)
+            return slope_penalty(self.discriminator(few, hint[: self.cfg.penalised]), few)
+
+
+class AutoencoderTask:
+    """Model, data and panels of a run."""
+
+    def __init__(self, cfg: AutoencoderConfig) -> None:
+        torch.manual_seed(cfg.loop.seed)
+        self.cfg = cfg
+        self.dataset = TileDataset(cfg.data, crop_px=cfg.crop_px)
+        count = min(cfg.codec.fit_images, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
+        images = np.asarray(self.dataset.images[chosen])
+        codec = PatchCodec.fit(
+            images,
+            patch=cfg.codec.patch,
+            latent_channels=cfg.codec.latent_channels,
+            whitening=cfg.codec.whitening,
+            gamma=cfg.codec.gamma,
+        )
+        self.model = AutoencoderModel(codec, cfg).train()
+        latents = codec.encode(to_signal(images[:: max(1, count // 200)]))
+        self.model.decoder.spread.copy_(latents.std(dim=(0, 2, 3)))
+
+    def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """Yield batches; the order depends on the seed and the position alone."""
+        return tile_batches(self.dataset, self.cfg.loop, start, rank, world_size)
+
+    def panel(self, path: Path) -> None:
+        """Draw fixed tiles from fixed noise."""
+        count = min(self.cfg.panel_tiles, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
+        images = np.asarray(self.dataset.images[chosen])[:, :128, :128]
+        classes = np.asarray(self.dataset.classes[chosen])[:, :128, :128]
+        codec, top = self.model.codec, self.cfg.decoder.max_share
+        x0 = codec.encode(to_signal(images))
+        noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
+        given = torch.from_numpy(classes), torch.ones(count, dtype=torch.bool)
+        columns = [PALETTE[classes], to_bytes(codec.decode(x0))]
+        for share in (0.0, top / 2, top):
+            mixed = (1 - share) * x0 + share * noise
+            tones = self.model.decoder(mixed, torch.full((count,), share), *given, codec)[1]
+            columns.append(to_bytes(codec.untone(tones)))
+        rows = np.concatenate([*columns, images], axis=2)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.concatenate(list(rows))).save(path)
+
+    def export(self, folder: Path) -> None:
+        """Save codec and decoder; the discriminator has done its work."""
+        save_part(self.model.codec, folder / "codec", half=False)
+        save_part(self.model.decoder, folder / "decoder")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the configuration, build the task, train."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="a YAML file of configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
+    args = parser.parse_args(argv)
+    try:
+        cfg = load_config(AutoencoderConfig, args.config, args.overrides)
+        fit(AutoencoderTask(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
+    except TerrascapeError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+if __name__ == "__main__":
+    main()
