@@ -11,14 +11,14 @@ WORKERS ?= 2
 PYTEST_ARGS ?=
 PORT ?= 7860
 
-.PHONY: demo studio test lint check format clean help
+.PHONY: demo studio test test-slow lint check format clean help
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    install into .venv, render a place into outputs/ and print the files"
 	@echo "make test    install the developer tools and run the tests"
 	@echo "make studio  open the studio on http://127.0.0.1:$(PORT)"
-	@echo "make check   formatting, lints, types, import layers, then the tests"
+	@echo "make check   formatting, lints, types, import layers, then all tests, the slow ones too"
 	@echo "make format  let ruff rewrite the files;   make clean  remove .venv and caches"
 
 # A Python without ensurepip (Debian's python3.11 without python3.11-venv) gets its pip from outside.
@@ -48,13 +48,17 @@ studio: $(CORE)
 test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
 
+# What takes longer: two real processes, the launcher, a replay by another process, start-up times.
+test-slow: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not network" $(PYTEST_ARGS)
+
 lint: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-check: lint test
+check: lint test test-slow
 
 format: $(DEV)
 	$(BIN)/ruff format .

@@ -7,15 +7,14 @@ the commands that only count or hash files do not pay for it.
 
 import hashlib
 import json
-import os
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from generation.errors import MissingFileError, OutputError, TerrascapeError, WeightsError
+from generation.atomic import atomic_path
+from generation.errors import MissingFileError, WeightsError
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 # Annotations that name torch are strings: the shape checks of the tests resolve them late.
 
 RESTORE = "fetch the file again from its source, or run `terrascape convert`"
+CONFIGURATIONS = ("config.json", "scheduler_config.json")
 PART_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
 _INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
@@ -194,37 +194,6 @@ def save_safetensors(
             raise OSError(str(error)) from error
 
 
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Lend a temporary file beside ``path`` that takes its place when the block ends well.
-
-    The bytes reach the disk before the name does; after an error nothing is left behind.
-
-    Raises:
-        OutputError: The folder cannot be written to, or the disk is full.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        yield temporary
-        temporary.chmod(0o644)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except TerrascapeError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error} (choose a folder that is "
-            "writable and has room)"
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
 def sha256_file(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     if not path.is_file():
@@ -234,15 +203,17 @@ def sha256_file(path: Path) -> str:
 
 
 def model_sha256(folder: Path) -> str:
-    """One hexadecimal SHA-256 for all weight files below a folder, with their names, in order.
+    """One hexadecimal SHA-256 for all weights and configurations below a folder, in order.
 
-    Configurations and cards do not count: the hash names what was learnt.
+    Cards do not count: the hash names what decides a result.
 
     Raises:
         MissingFileError: There are no weights below the folder.
     """
-    files = sorted(folder.rglob("*.safetensors"), key=lambda file: file.relative_to(folder).parts)
-    if not files:
+    weights = list(folder.rglob("*.safetensors"))
+    settings = [file for name in CONFIGURATIONS for file in folder.rglob(name)]
+    files = sorted(weights + settings, key=lambda file: file.relative_to(folder).parts)
+    if not weights:
         raise MissingFileError(f"no .safetensors below {folder} ({RESTORE})")
     digest = hashlib.sha256()
     for file in files:
@@ -314,14 +285,6 @@ def _independent(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tens
         storages.add(plain.untyped_storage().data_ptr())
         result[name] = plain
     return result
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _Inert:

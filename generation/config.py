@@ -10,11 +10,13 @@ A configuration class stands beside what it configures::
     cfg = load_config(RunConfig, Path("configs/geosynth_nano.yaml"), ["loop.lr=3e-4"])
 
 Values are taken as written: a number in quotes, ``yes`` for a number or ``1.5`` for a count is a
-mistake and not a conversion. All mistakes of a file are reported in one error.
+mistake and not a conversion. All mistakes of a file are reported in one error; one that refers to
+itself, or holds numbers or brackets without end, is refused before its values are looked at.
 """
 
 import dataclasses
 import difflib
+import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -28,6 +30,12 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from generation.errors import ConfigError, MissingFileError
 
 T = TypeVar("T")
+MAX_DEPTH = 20
+"""Sections within sections."""
+MAX_VALUES = 10_000
+"""Keys and values of a whole configuration, counted as often as they are referred to."""
+MAX_WHOLE = 2**63 - 1
+"""The largest whole number: what fits 64 bits."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(field,))
@@ -77,7 +85,9 @@ def load_variant(
     tree, mistakes = _read_tree(path, overrides)
     chosen = tree.get(key, next(iter(variants)))
     if not isinstance(chosen, str) or chosen not in variants:
-        raise ConfigError(f"{path}: {key}: {chosen!r} was given (one of {', '.join(variants)})")
+        raise ConfigError(
+            f"{path}: {key}: {_short(chosen)} was given (one of {', '.join(variants)})"
+        )
     return _validate(variants[chosen], tree, str(path), mistakes)
 
 
@@ -90,18 +100,36 @@ def to_yaml(cfg: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``3e-4`` is a number and a key given twice is a mistake."""
+    """YAML in which ``3e-4`` is a number, and a key a word that may be given once."""
 
     mistakes: list[str]
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.MarkedYAMLError(
+                    problem=f"a {key.id} is used as a key, where a word is needed",
+                    problem_mark=key.start_mark,
+                )
             if key.value in seen:
-                line = key.start_mark.line + 1
-                self.mistakes.append(f"{key.value}: given twice (again in line {line}; keep one)")
-            seen.add(str(key.value))
+                where, line = _word(key.value), key.start_mark.line + 1
+                self.mistakes.append(f"{where}: given twice (again in line {line}; keep one)")
+            seen.add(key.value)
+            if key.tag != "tag:yaml.org,2002:merge":
+                key.tag = "tag:yaml.org,2002:str"  # also 1, NO and 2024-01-01, which need no quotes
         return super().construct_mapping(node, deep)
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401
+        """Make a value; text of which none can be made is a mistake of the file."""
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, OverflowError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(
+                problem=f"{_short(node.value)} cannot be read as {kind}",
+                problem_mark=node.start_mark,
+            ) from error
 
 
 _Loader.add_implicit_resolver(
@@ -112,12 +140,13 @@ _Loader.add_implicit_resolver(
 
 
 def _read_tree(path: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    if not path.is_file():
-        raise MissingFileError(f"no configuration at {path} (give the path of a YAML file)")
     mistakes: list[str] = []
     tree = _read_yaml(path, mistakes)
     for override in overrides:
         _apply_override(tree, override, mistakes)
+    strange = _strange(tree, str(path))
+    if strange:
+        raise _refusal(str(path), [*mistakes, *strange])
     return tree, mistakes
 
 
@@ -126,13 +155,23 @@ def _parse(text: str, mistakes: list[str]) -> object:
     loader.mistakes = mistakes
     try:
         return loader.get_single_data()
+    except RecursionError as error:
+        raise yaml.YAMLError(f"more than {MAX_DEPTH} brackets within each other") from error
     finally:
         loader.dispose()
 
 
 def _read_yaml(path: Path, mistakes: list[str]) -> dict[str, Any]:
     try:
+        if not path.is_file():
+            raise MissingFileError(f"no configuration at {path} (give the path of a YAML file)")
         tree = _parse(path.read_text(encoding="utf-8"), mistakes)
+    except MissingFileError:
+        raise
+    except OSError as error:
+        raise MissingFileError(
+            f"{path} cannot be read: {error.strerror} (check its name and its permissions)"
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is not YAML: {reason} (mend the line that is named)") from error
@@ -145,23 +184,83 @@ def _read_yaml(path: Path, mistakes: list[str]) -> dict[str, Any]:
     return tree
 
 
+def _strange(tree: dict[str, Any], source: str) -> list[str]:
+    """Find keys and values that can belong to no setting.
+
+    Raises:
+        ConfigError: The tree never ends, or is far too large.
+    """
+    found: list[str] = []
+    waiting: list[tuple[tuple[str, ...], object]] = [((), tree)]
+    for count in itertools.count(1):
+        if not waiting:
+            break
+        where, value = waiting.pop()
+        if len(where) > MAX_DEPTH or count > MAX_VALUES:
+            raise ConfigError(
+                f"{source}: {where[0]} leads to more than {MAX_DEPTH} levels or {MAX_VALUES} "
+                "values (shorten it, or take out the anchor that refers to itself)"
+            )
+        if isinstance(value, dict):
+            waiting += [((*where, _word(key)), each) for key, each in value.items()]
+            waiting += [((*where, _word(key)), key) for key in value]
+        elif isinstance(value, (list, tuple)):
+            waiting += [((*where, str(index)), each) for index, each in enumerate(value)]
+        elif wrong := _wrong_leaf(value):
+            found.append(f"{'.'.join(where)}: {wrong}")
+    return found
+
+
+def _wrong_leaf(value: object) -> str | None:
+    if isinstance(value, int) and not -MAX_WHOLE <= value <= MAX_WHOLE:
+        return f"{_short(value)} was given (a whole number lies between -2^63 and 2^63)"
+    if isinstance(value, bytes | set):
+        return f"{_short(value)} was given (write text, a number or a list in brackets)"
+    if isinstance(value, str) and any(c == "\0" or "\ud800" <= c <= "\udfff" for c in value):
+        return f"{_short(value)} was given (it holds a character that is no text; take it out)"
+    return None
+
+
+def _short(value: object) -> str:
+    """Quote a value, on one line and not too long."""
+    try:
+        text = repr(value)
+    except ValueError:  # Python writes no number of more than 4300 digits
+        text = "a number without end"
+    return text if len(text) <= 60 else f"{text[:40]}…({len(text)} characters)"
+
+
+def _word(key: object) -> str:
+    """Give a key as it is written; in quotes where that would not be one short line."""
+    return key if isinstance(key, str) and len(key) < 60 and key.isprintable() else _short(key)
+
+
+def _refusal(source: str, mistakes: Sequence[str]) -> ConfigError:
+    head = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+    return ConfigError(f"{source}: {head}\n" + "\n".join(f"  {line}" for line in mistakes))
+
+
 def _apply_override(tree: dict[str, Any], override: str, mistakes: list[str]) -> None:
     key, equals, text = override.partition("=")
     names = key.strip().split(".")
     if not equals or not all(names):
-        mistakes.append(f"override {override!r}: not key=value (write for example loop.lr=1e-4)")
+        mistakes.append(
+            f"override {_short(override)}: not key=value (write for example loop.lr=1e-4)"
+        )
         return
     try:
         value = _parse(text, mistakes)
     except yaml.YAMLError:
-        mistakes.append(f"override {override!r}: {text!r} is not YAML (quote the value)")
+        mistakes.append(
+            f"override {_short(override)}: {_short(text)} is not YAML (quote the value)"
+        )
         return
     section = tree
     for depth, name in enumerate(names[:-1], start=1):
         inner = section.setdefault(name, {})
         if not isinstance(inner, dict):
             where = ".".join(names[:depth])
-            mistakes.append(f"override {override!r}: {where} is a value and not a section")
+            mistakes.append(f"override {_short(override)}: {where} is a value and not a section")
             return
         section = inner
     section[names[-1]] = value
@@ -176,13 +275,13 @@ def _validate(cls: type[T], tree: Mapping[str, Any], source: str, mistakes: list
     except ValidationError as error:
         mistakes.extend(_sentence(cls, dict(detail)) for detail in error.errors())
     if mistakes or cfg is None:
-        head = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
-        raise ConfigError(f"{source}: {head}\n" + "\n".join(f"  {line}" for line in mistakes))
+        raise _refusal(source, mistakes)
     return cfg
 
 
 def _sentence(cls: type, detail: Mapping[str, Any]) -> str:
-    where, name = detail["loc"], ".".join(str(part) for part in detail["loc"]) or "(whole file)"
+    where = detail["loc"]
+    name = ".".join(_word(part) for part in where) or "(whole file)"
     if detail["type"] in {"unexpected_keyword_argument", "extra_forbidden"}:
         known = _known_keys(cls, where[:-1])
         near = difflib.get_close_matches(str(where[-1]), known, n=1)
@@ -192,7 +291,7 @@ def _sentence(cls: type, detail: Mapping[str, Any]) -> str:
         return f"{name}: not given, and it has no default (add it to the file)"
     if detail["type"] == "value_error":
         return f"{name}: {detail['ctx']['error']}"
-    return f"{name}: {detail['input']!r} was given ({detail['msg']})"
+    return f"{name}: {_short(detail['input'])} was given ({detail['msg']})"
 
 
 def _known_keys(cls: type, sections: Sequence[str | int]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import sys
 import time
 import traceback
@@ -12,6 +13,10 @@ from generation.errors import CancelledError, TerrascapeError
 
 DONE, OURS, THEIRS, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done, our mistake, the person's mistake, Ctrl-C."""
+_NEGATIVE = re.compile(
+    r"-(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:e[-+]?[\d_]*)?|inf(?:inity)?|nan)$", re.IGNORECASE
+)
+"""Words that are numbers below zero, as ``float`` reads them, or meant to be."""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -23,16 +28,22 @@ class _Formatter(argparse.HelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that tells a mistake in one sentence."""
+    """An argument parser that tells a mistake in one sentence.
+
+    Any negative number is the value of the option before it, also ``-1e-3`` and ``-inf``, which
+    argparse by itself takes for the name of an option.
+    """
 
     def __init__(self, **options: object) -> None:
         options.setdefault("allow_abbrev", False)
         options.setdefault("formatter_class", _Formatter)
         super().__init__(**options)  # type: ignore[arg-type]  # handed on as they came
+        self._negative_number_matcher = _NEGATIVE
 
     def error(self, message: str) -> NoReturn:
         """Print the mistake and leave with exit code 2."""
-        self.exit(THEIRS, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        line = " ".join(message.split())
+        self.exit(THEIRS, f"{self.prog}: {line} (see {self.prog} --help)\n")
 
 
 def whole(text: str) -> int:
@@ -40,6 +51,10 @@ def whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
+        if text.strip().lstrip("+-").isdecimal():  # Python reads 4300 digits and no more
+            raise argparse.ArgumentTypeError(
+                f"{text[:20]}… has {len(text)} digits (give a whole number like 7)"
+            ) from None
         raise argparse.ArgumentTypeError(
             f"{text[:40]!r} is no whole number (give one like 7)"
         ) from None

@@ -6,14 +6,22 @@ embedded one of its name. Nothing here touches the network or imports torch.
 """
 
 import difflib
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from generation.checkpoint import PART_WEIGHTS
 from generation.errors import InvalidSpecError, MissingFileError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PIPELINE_KINDS = ("satellite",)
+_INDEX = "model_index.json"
+"""Names the parts of a whole pipeline, as diffusers writes it: name -> [library, class]."""
+_WEIGHTS = {"transformers": "model.safetensors"}
+"""Library -> its name for a part's weights; diffusers' is that of all others, ours too."""
+_UNUSED = ("feature_extractor", "safety_checker")
+"""Parts of published pipelines that nothing here reads, so a download may lack them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +139,9 @@ def find(name: str) -> ModelCard:
 
 
 def is_here(name: str) -> bool:
-    """Tell whether the weights of a model are on this machine."""
-    return _folder(find(name)) is not None
+    """Tell whether a model is on this machine, with every part."""
+    folder = _folder(find(name))
+    return folder is not None and not _absent(folder)
 
 
 def locate(name: str) -> Path:
@@ -140,24 +149,20 @@ def locate(name: str) -> Path:
 
     Raises:
         InvalidSpecError: No model has this name.
-        MissingFileError: Its weights are not here; the message says how to get them.
+        MissingFileError: It is not here, or not all of it; the message says how to get it.
     """
     card = find(name)
     folder = _folder(card)
-    if folder is not None:
-        return folder
-    looked = " and ".join(str(root / card.local) for root in _roots())
-    if card.hub:
-        cure = (
-            f"download {' or '.join(card.hub)} into a folder named {card.local}, or `terrascape "
-            "convert` its checkpoint, and let TERRASCAPE_HOME name the folder above it"
+    if folder is None:
+        looked = " and ".join(str(root / card.local) for root in _roots())
+        raise MissingFileError(f"no weights of {card.name} in {looked} ({_cure(card)})")
+    absent = _absent(folder)
+    if absent:
+        raise MissingFileError(
+            f"{card.name} is not whole in {folder}: {', '.join(absent)} (put back what is missing, "
+            f"or the folder; {_cure(card)})"
         )
-    else:
-        cure = (
-            "it comes with the source: install from a checkout with `pip install -e .`, or let "
-            "TERRASCAPE_HOME name the checkout's assets folder"
-        )
-    raise MissingFileError(f"no weights of {card.name} in {looked} ({cure})")
+    return folder
 
 
 def _roots() -> list[Path]:
@@ -165,9 +170,60 @@ def _roots() -> list[Path]:
     return [Path(home).expanduser(), ASSETS] if home else [ASSETS]
 
 
+def _cure(card: ModelCard) -> str:
+    if card.hub:
+        return (
+            f"download {' or '.join(card.hub)} into a folder named {card.local}, or `terrascape "
+            "convert` its checkpoint, and let TERRASCAPE_HOME name the folder above it"
+        )
+    return (
+        "it comes with the source: install from a checkout with `pip install -e .`, or let "
+        "TERRASCAPE_HOME name the checkout's assets folder"
+    )
+
+
 def _folder(card: ModelCard) -> Path | None:
-    """Return the first folder of a model that holds weights; an empty one is none."""
+    """Return the first folder of a model that holds weights; an empty one is none.
+
+    One that holds a part of them is taken too, and then refused by what it lacks: what a person
+    has put there must not be passed over in silence for the embedded model.
+    """
     for root in _roots():
         if next((root / card.local).rglob("*.safetensors"), None) is not None:
             return root / card.local
     return None
+
+
+def _absent(folder: Path) -> list[str]:
+    """Say what a pipeline's folder lacks of the parts that it names itself.
+
+    A folder that names none, such as a single part's, is not looked into.
+    """
+    path = folder / _INDEX
+    if not path.is_file():
+        return []
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        index = None
+    if not isinstance(index, dict):
+        return [f"{_INDEX} is no JSON object"]
+    return [
+        f"{name}/{' or '.join(names)} is missing"
+        for name, value in index.items()
+        if name not in _UNUSED
+        for names in _files_of(value)
+        if not any((folder / name / file).is_file() for file in names)
+    ]
+
+
+def _files_of(value: object) -> list[tuple[str, ...]]:
+    """Give the files that a part must have, each with its other names; a setting has none."""
+    match value:
+        case [str(), str(kind)] if kind.endswith("Scheduler"):
+            return [("scheduler_config.json",)]
+        case [str(), str(kind)] if "Tokenizer" in kind:
+            return [("vocab.json", "tokenizer.json")]
+        case [str(library), str()]:
+            return [("config.json",), (_WEIGHTS.get(library, PART_WEIGHTS),)]
+    return []

@@ -2,9 +2,10 @@
 
 REQUESTS holds one RunSpec a line as JSON, ``{"lat": 45.98, "lon": 7.66, "seed": 7}``, or is a .csv
 whose header names the fields (an empty cell takes the default). A row that cannot be rendered is
-written to DIR/failed.jsonl with the reason, and the run goes on. Started again, it skips what is
-done and still whole. ``--shard 2/4`` takes every fourth row from the second on, so that several
-processes or machines share the work.
+written to DIR/failed.jsonl with the reason, and the run goes on. Started again, it skips what the
+same weights drew, with the same use of the network, and what is still whole; anything else of a
+row's name is kept, and the row is drawn anew beside it. ``--shard 2/4`` takes every fourth row from
+the second on, so that several processes or machines share the work.
 """
 
 import argparse
@@ -13,9 +14,10 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TextIO
@@ -24,6 +26,7 @@ if not __package__ and Path(sys.path[0]).resolve() == Path(__file__).resolve().p
     # Run as a script, Python looks for modules beside it first: look beside the package instead.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
+from generation.checkpoint import model_sha256
 from generation.console import DONE, OURS, THEIRS, Parser, Progress, guarded
 from generation.errors import (
     CancelledError,
@@ -32,8 +35,9 @@ from generation.errors import (
     OutputError,
     TerrascapeError,
 )
-from generation.media.artifact import Renderer, find_done, save_satellite
+from generation.media.artifact import Renderer, find_done, save_satellite, stem_of
 from generation.media.folder import atomic_write, output_folder
+from generation.registry import find, locate
 from generation.spec import RunSpec
 
 FAILED = "failed.jsonl"
@@ -74,6 +78,8 @@ class Tally:
     done: int = 0
     skipped: int = 0
     failed: int = 0
+    beside: int = 0
+    """Of those done, the ones whose name was taken by files that are kept."""
     ours: int = 0
     """Of the failed ones, those whose cause is a mistake of ours."""
 
@@ -114,6 +120,7 @@ def run_batch(
     shard: tuple[int, int] = (1, 1),
     online: bool = False,
     renderer: Renderer | None = None,
+    fingerprint: Callable[[str], str] | None = None,
 ) -> Tally:
     """Render every request of a file; the manifests' paths go to stdout, one a line.
 
@@ -123,6 +130,9 @@ def run_batch(
         shard: Which share of the rows, ``(i, n)``.
         online: Whether layouts may come from the network.
         renderer: What renders; by default the pipeline of satellite images.
+        fingerprint: Gives the hash of the weights with which it renders, by the model's name; by
+            default that of the registered model. Asked once for each model, and only when the
+            folder holds a render of a row's name.
 
     Raises:
         MissingFileError: There is no such file of requests.
@@ -130,11 +140,13 @@ def run_batch(
     """
     tally = Tally(total=sum(1 for _ in read_rows(requests, shard)))
     progress = Progress("rows")
+    weights = cache(fingerprint or partial(weights_sha256, online=online))
     with output_folder(out):
         _forget(out, shard)
         for row in read_rows(requests, shard):
             try:
-                print(_do_row(row, out, tally, renderer=renderer, online=online), flush=True)
+                manifest = _do_row(row, out, tally, weights, renderer=renderer, online=online)
+                print(manifest, flush=True)
             except (OutputError, CancelledError, BrokenPipeError):
                 raise
             except Exception as error:  # noqa: BLE001  # one bad row never stops the run
@@ -147,7 +159,9 @@ def run_batch(
 
 def summary(tally: Tally, out: Path) -> str:
     """Say in one line what became of the rows."""
-    text = f"{tally.done} rendered, {tally.skipped} there already, {tally.failed} failed"
+    beside = f" ({tally.beside} of them beside an earlier picture, which is kept)"
+    drawn = f"{tally.done} rendered{beside if tally.beside else ''}"
+    text = f"{drawn}, {tally.skipped} there already, {tally.failed} failed"
     where = f" (see failed*.jsonl in {out}; mend these rows and start again)"
     return text + (where if tally.failed else "")
 
@@ -189,6 +203,26 @@ def run_workers(requests: Path, out: Path, *, workers: int, online: bool = False
     )
 
 
+def weights_sha256(name: str, *, online: bool) -> str:
+    """Give the hash that a registered pipeline writes into its pictures, without loading it.
+
+    Args:
+        name: A registered name or alias.
+        online: Whether weights may be fetched from the Hub.
+
+    Raises:
+        InvalidSpecError: No model has this name.
+        MissingFileError: Its weights are not here.
+        NetworkError: The Hub was asked and did not answer.
+    """
+    card = find(name)
+    if card.family == "geosynth":  # its parts lie in several folders; finding them needs torch
+        from generation.pipelines.folders import find_folders
+
+        return find_folders(card.name, online=online).sha256()
+    return model_sha256(locate(card.name))
+
+
 def read_shard(text: str) -> tuple[int, int]:
     """Read ``i/n`` of the command line."""
     first, _, step = text.partition("/")
@@ -214,17 +248,32 @@ def main(argv: list[str] | None = None) -> int:
     return guarded("render_batch", work)
 
 
-def _do_row(row: Row, out: Path, tally: Tally, *, renderer: Renderer | None, online: bool) -> Path:
+def _do_row(
+    row: Row,
+    out: Path,
+    tally: Tally,
+    weights: Callable[[str], str],
+    *,
+    renderer: Renderer | None,
+    online: bool,
+) -> Path:
     """Render a row unless that is done, and give its manifest."""
     spec = row.spec()
-    manifest = find_done(out, spec)
-    if manifest is not None:
+    done, others = find_done(out, spec, model_sha256=weights, online=online)
+    if done is not None:
         tally.skipped += 1
-        return manifest
+        return done
     draw = renderer or _pipeline()
-    paths = save_satellite(draw(spec, online=online), out)
+    manifest = save_satellite(draw(spec, online=online), out)[-1]
     tally.done += 1
-    return paths[-1]
+    if manifest.stem != stem_of(spec):
+        tally.beside += 1
+        kept = ", ".join(others) or f"other files named {stem_of(spec)}"
+        print(
+            f"row {row.number}: drawn as {manifest.name}, beside what is kept: {kept}",
+            file=sys.stderr,
+        )
+    return manifest
 
 
 def _pipeline() -> Renderer:

@@ -25,6 +25,8 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 20.0
 LAYOUT_WORDS = ("auto", "none")
 """Values of ``layout`` that are not the path of a file."""
+_HUGE = 10**40
+"""Whole numbers from here on are told by their first digits and their length."""
 
 _WHOLE = {  # field: (lowest, highest, multiple of, how the bounds are told)
     "seed": (0, MAX_SEED, 1, "0 to 2^63 - 1"),
@@ -174,18 +176,20 @@ class RunSpec:
 
 
 def _file_sha256(path: Path) -> str:
-    if not path.is_file():
-        raise MissingFileError(
-            f"layout={_shown(str(path), None)} is no file (give auto, none or the path of an .osm, "
-            ".osm.pbf, .geojson, .parquet or .png file)"
-        )
     try:
+        if not path.is_file():
+            raise MissingFileError(
+                f"layout={_shown(str(path), None)} is no file (give auto, none or the path of an "
+                ".osm, .osm.pbf, .geojson, .parquet or .png file)"
+            )
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
+    except MissingFileError:
+        raise
+    except OSError as error:  # also a name that is too long to ask for
         raise MissingFileError(
-            f"layout={_shown(str(path), None)} cannot be read: {error.strerror} (check its "
-            "permissions)"
+            f"layout={_shown(str(path), 300)} cannot be read: {error.strerror} (check its name and "
+            "its permissions)"
         ) from error
 
 
@@ -205,8 +209,20 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _shown(value: object, longest: int | None = 60) -> str:
     """Quote a value for a message: printable, on one line, not too long."""
-    text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return _shortened(value)
+    try:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    except (ValueError, RecursionError):  # it holds a number too long to write, or itself
+        text = f"a {type(value).__name__}"
     return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}…{text[-1]}"
+
+
+def _shortened(value: int) -> str:
+    """Quote the first digits of a huge number; Python refuses to write more than 4300 of them."""
+    cut = int(value.bit_length() * math.log10(2)) - 8
+    first = str(abs(value) // 10**cut)
+    return f"{'-' if value < 0 else ''}{first}…({len(first) + cut} digits)"
 
 
 def _mistakes(values: Mapping[str, object]) -> list[str]:
@@ -230,8 +246,8 @@ def _whole_mistakes(values: Mapping[str, object]) -> list[str]:
         if not isinstance(value, int) or isinstance(value, bool):
             wrong.append(f"{name}={_shown(value)} is no whole number (give {allowed})")
         elif not low <= value <= high or value % multiple:
-            near = min(max(low, round(value / multiple) * multiple), high) if multiple > 1 else None
-            hint = f", for example {near}" if near is not None else ""
+            near = min(max(low, (value + multiple // 2) // multiple * multiple), high)
+            hint = f", for example {near}" if multiple > 1 else ""
             wrong.append(f"{name}={_shown(value)} is not allowed (give {allowed}{hint})")
     return wrong
 
@@ -243,7 +259,8 @@ def _real_mistakes(values: Mapping[str, object]) -> list[str]:
         if value is None:
             wrong.append(f"{name}={_shown(values[name])} is no number (give 0 to {MAX_GUIDANCE:g})")
         elif not 0 <= value <= MAX_GUIDANCE:  # which NaN is not either
-            wrong.append(f"{name}={_shown(value)} is not allowed (give 0 to {MAX_GUIDANCE:g})")
+            given = _shown(values[name])
+            wrong.append(f"{name}={given} is not allowed (give 0 to {MAX_GUIDANCE:g})")
     return wrong
 
 
@@ -254,7 +271,7 @@ def _as_real(value: object) -> float | None:
     try:
         return float(value)
     except OverflowError:
-        return math.inf
+        return math.inf if value > 0 else -math.inf
 
 
 def _name_mistakes(values: Mapping[str, object]) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from generation.atomic import atomic_folder, atomic_path
 from generation.checkpoint import (
-    atomic_path,
     load_safetensors,
     model_sha256,
     read_foreign,
@@ -258,3 +258,29 @@ def test_a_header_length_that_looks_like_a_pickle_is_no_pickle(tmp_path):
             assert load_safetensors(path)
             return
     pytest.fail("no header of the wanted length was made")
+
+
+# --- folders -------------------------------------------------------------------------------------
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "weights"
+    for name in ("first", "second"):
+        with atomic_folder(target) as staging:
+            (staging / name).write_text(name)
+    assert [file.name for file in target.iterdir()] == ["second"]
+    assert [file.name for file in tmp_path.iterdir()] == ["weights"]
+
+
+def test_a_folder_stays_as_it_was_when_the_work_fails(tmp_path):
+    target = tmp_path / "weights"
+    with atomic_folder(target) as staging:
+        (staging / "first").write_text("first")
+
+    def fail():
+        with atomic_folder(target) as staging:
+            (staging / "second").mkdir()
+            (staging / "second").write_text("not a file")
+
+    with pytest.raises(OutputError, match="weights cannot be written"):
+        fail()
+    assert [file.name for file in target.iterdir()] == ["first"]
+    assert [file.name for file in tmp_path.iterdir()] == ["weights"]

@@ -42,21 +42,33 @@ def render(*words, out):
         (["--lat", "95", "--lon", "7"], ["lat=95", "[-90, 90]"]),
         (["--lat", "-122.4", "--lon", "37.8"], ["lat=-122.4", "swapped", "lat=37.8, lon=-122.4"]),
         (["--lat", "nan", "--lon", "7"], ["lat=nan", "[-90, 90]"]),
+        (["--lat", "-nan", "--lon", "7"], ["lat=nan", "[-90, 90]"]),
+        (["--lat", "-inf", "--lon", "7"], ["lat=-inf", "[-90, 90]"]),
+        (["--lat", "5", "--lon", "-1E+400"], ["lon=-inf", "[-180, 180]"]),
+        (["--lat", "-95e0", "--lon", "-1.8e3"], ["lat=-95, lon=-1800", "[-90, 90]"]),
+        (["--lat", "-1e", "--lon", "7"], ["--lat", "'-1e' is no number", "45.98"]),
         (["--lat", "north", "--lon", "7"], ["--lat", "'north' is no number", "45.98"]),
         (["--lat", "5"], ["--lon", "required"]),
         ([*PLACE, "--seed", "-5"], ["seed=-5", "0 to 2^63 - 1"]),
         ([*PLACE, "--seed", str(2**64)], [f"seed={2**64}", "0 to 2^63 - 1"]),
         ([*PLACE, "--seed", "1.5"], ["--seed", "'1.5' is no whole number"]),
+        ([*PLACE, "--seed", "-1e3"], ["--seed", "'-1e3' is no whole number", "like 7"]),
+        ([*PLACE, "--seed", "9" * 5000], ["--seed", "9999… has 5000 digits", "like 7"]),
         ([*PLACE, "--steps", "0"], ["steps=0", "1 to 200"]),
         ([*PLACE, "--steps", "1000000"], ["steps=1000000", "1 to 200"]),
         ([*PLACE, "--text-guidance", "nan"], ["text_guidance=nan", "0 to 20"]),
         ([*PLACE, "--layout-guidance", "inf"], ["layout_guidance=inf", "0 to 20"]),
+        ([*PLACE, "--text-guidance", "-1e-9"], ["text_guidance=-1e-09", "0 to 20"]),
+        ([*PLACE, "--location-guidance", "-Infinity"], ["location_guidance=-inf", "0 to 20"]),
+        ([*PLACE, "--size", f"1{'0' * 400}"], ["size=1000", "…(401 digits)", "64 to 1024"]),
         ([*PLACE, "--size", "100000"], ["size=100000", "64 to 1024"]),
         ([*PLACE, "--size", "250"], ["size=250", "multiple of 8", "248"]),
         ([*PLACE, "--zoom", "99"], ["zoom=99", "0 to 22"]),
         ([*PLACE, "--prompt", "x" * 10_000], ["10000 characters", "2000 are allowed", "cut it"]),
         ([*PLACE, "--prompt", "a\0b"], ["prompt='a\\x00b'", "NUL at character 2", "take it out"]),
         ([*PLACE, "--layout", "none.geojson"], ["none.geojson", "auto, none or the path"]),
+        ([*PLACE, "--layout", "x" * 5000], ["layout='xxx", "xxx…'", "too long", "its name"]),
+        ([*PLACE, "--two\nlines"], ["--two lines", "--help"]),
         ([*PLACE, "--stepps", "5"], ["--stepps", "--help"]),
         ([*PLACE, "--step", "5"], ["--step", "--help"]),
     ],
@@ -83,6 +95,13 @@ def test_paths_go_to_stdout_and_progress_to_stderr(prompt, out, capsys):
         lat=45.98, lon=7.66, prompt=prompt, size=64, steps=3, seed=7, use_location=False
     )
     assert "step 3/3" in told.err
+
+
+@pytest.mark.usefixtures("pipeline")
+def test_a_negative_number_may_be_written_with_an_exponent(out, capsys):
+    assert render("--lat", "-1e-3", "--lon", "-7.5E1", "--size", "64", "--json", out=out) == 0
+    spec = json.loads(capsys.readouterr().out)["spec"]
+    assert (spec["lat"], spec["lon"]) == (-0.001, -75.0)
 
 
 @pytest.mark.usefixtures("pipeline")

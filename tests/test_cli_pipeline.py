@@ -7,8 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import geopandas
 import numpy as np
 import pytest
+import shapely
 
 from generation.cli import main
 from generation.media.artifact import read_artifact
@@ -145,6 +147,50 @@ def test_a_layout_that_is_no_map_is_told_in_one_sentence(content, tmp_path, caps
     assert "\n" not in told
     assert "map.geojson" in told
     assert not out.exists()
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.geojson", '{"type": "Feature", "geometry": null, "crs": {"properties": [1]}}'),
+        ("a.geojson", '{"type": "Point", "coordinates": [1' + "0" * 400 + ", 2]}"),
+        ("a.osm", '<osm><node id="1" lat="145" lon="207"/></osm>'),
+        ("a.osm", '<osm><node id="1" lat="45" lon="nan"/></osm>'),
+    ],
+)
+def test_a_map_of_impossible_places_is_told_in_one_sentence(name, text, tmp_path, capsys):
+    layout, out = tmp_path / name, tmp_path / "out"
+    layout.write_text(text)
+    words = [*PLACE, *SMALL, "--layout", str(layout), "--out", str(out)]
+    assert main(["render", "satellite", *words]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert told.err.startswith(f"terrascape: {name}: ")
+    assert told.err.count("\n") == 1
+    assert not out.exists()
+
+
+@pytest.mark.usefixtures("_tiny")
+@pytest.mark.parametrize("ending", [".parquet", ".gpkg"])
+def test_what_was_changed_in_a_map_is_told_and_kept_in_the_manifest(ending, tmp_path, capsys):
+    ring = [(7.3, 45.8), (8.0, 46.2), (8.0, 45.8), (7.3, 46.2)]  # it crosses itself
+    frame = geopandas.GeoDataFrame({"layer": ["lake"]}, geometry=[shapely.Polygon(ring)], crs=4326)
+    layout = tmp_path / f"lake{ending}"
+    metres = frame.to_crs("EPSG:32632")
+    metres.to_parquet(layout) if ending == ".parquet" else metres.to_file(layout)
+    words = [*PLACE, *SMALL, "--layout", str(layout), "--out", str(tmp_path / "out")]
+    assert main(["render", "satellite", *words]) == 0
+    told = capsys.readouterr()
+    manifest = next(Path(line) for line in told.out.splitlines() if line.endswith(".json"))
+    record = json.loads(manifest.read_text())["record"]
+    for note in (
+        "converted from WGS 84 / UTM zone 32N to longitude and latitude",
+        "1 self-intersecting areas were repaired",
+    ):
+        assert f"note: {note}\n" in told.err
+        assert note in record["provenance"]["notes"]
+        assert note in record["layout"]["notes"]
 
 
 @pytest.mark.usefixtures("_tiny")

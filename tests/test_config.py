@@ -1,4 +1,5 @@
 import dataclasses
+import re
 from dataclasses import field
 from pathlib import Path
 
@@ -126,9 +127,71 @@ def test_yaml_cannot_build_objects(tmp_path):
         load_config(Run, write(tmp_path, "name: !!python/object/apply:os.getcwd []"))
 
 
+LAUGHS = "\n".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[a, b]: 1", r"not YAML: a sequence is used as a key.*line 1.*mend the line"),
+        ("name: x\n? {a: 1}\n: 2", r"not YAML: a mapping is used as a key.*line 2.*mend the line"),
+        ("name: x\n2024-01-01: 3", r"2024-01-01: unknown key \(known here: name, loop"),
+        ("name: x\nNO: 3", r"NO: unknown key \(known here"),
+        ("name: &a [*a]", r"name leads to more than 20 levels.*take out the anchor"),
+        ("name: x\nloop: &l {lr: *l}", r"loop leads to more than 20 levels.*take out the anchor"),
+        (f"name: x\na0: &a0 [x]\n{LAUGHS}", r"a9 leads to more than .* 10000 values \(shorten it"),
+        (f"name: {'[' * 25}{']' * 25}", r"name leads to more than 20 levels.*shorten it"),
+        (f"name: {'[' * 3000}", r"not YAML: more than 20 brackets.*mend"),
+        (f"name: {'9' * 5000}", r"'999.*…\(5002 characters\) cannot be read as int.*line 1.*mend"),
+        (f"name: 0x{'f' * 5000}", r"name: a number without end was given \(.* 2\^63"),
+        ("name: 2024-13-45", r"'2024-13-45' cannot be read as timestamp.*mend the line"),
+        ("name: !!bool perhaps", r"'perhaps' cannot be read as bool.*mend the line"),
+        ("name: !!set {a, b}", r"name: {.*} was given \(write text, a number or a list"),
+        ('name: "a\\0b"', r"name: 'a\\x00b' was given .*take it out"),
+        ('name: x\n"\\ud800": 3', r"'\\ud800' was given .*take it out"),
+        (f"name: x\n{'y' * 99}: 3", r"'y{39}…\(101 characters\): unknown key"),
+    ],
+)
+def test_yaml_that_leads_nowhere_is_refused_with_a_cure(tmp_path, text, reason):
+    told = mistakes_of(tmp_path, text)
+    assert re.search(reason, told, re.DOTALL), told
+    assert len(told) < 400
+
+
+@pytest.mark.parametrize("number", [10**400, 2**63, -(10**400)])
+@pytest.mark.parametrize("field", ["num_steps", "lr"])
+def test_a_whole_number_beyond_64_bits_is_refused(tmp_path, field, number):
+    allowed = "was given (a whole number lies between -2^63 and 2^63)"
+    assert allowed in mistakes_of(tmp_path, f"name: x\nloop: {{{field}: {number}}}")
+    assert allowed in mistakes_of(tmp_path, "name: x", [f"loop.{field}={number}"])
+
+
+def test_the_largest_whole_number_is_taken(tmp_path):
+    text = f"name: x\nloop: {{num_steps: {2**63 - 1}}}"
+    assert load_config(Run, write(tmp_path, text)).loop.num_steps == 2**63 - 1
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        (f"name={'9' * 5000}", r"override 'name=9+…\(5007 characters\): .* is not YAML \(quote"),
+        (f"name={'[' * 3000}", r"override 'name=\[+….* is not YAML \(quote the value"),
+        ("loop.lr=&a [*a]", r"loop leads to more than 20 levels"),
+        (f"{'a.' * 3000}b=1", r"a leads to more than 20 levels"),
+        ("[a]=1", r"\[a\]: unknown key"),
+    ],
+)
+def test_an_override_that_leads_nowhere_is_refused(tmp_path, override, reason):
+    told = mistakes_of(tmp_path, "name: x", [override])
+    assert re.search(reason, told), told
+    assert len(told) < 400
+
+
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(MissingFileError, match="absent"):
         load_config(Run, tmp_path / "absent.yaml")
+    with pytest.raises(MissingFileError, match=r"name too long \(check its name"):
+        load_config(Run, tmp_path / ("x" * 5000))
 
 
 def test_a_configuration_cannot_be_changed_and_takes_names_only():

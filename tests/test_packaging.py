@@ -96,7 +96,7 @@ def test_every_dependency_has_a_lower_bound_and_a_reason():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) == {"gpu", "preprocess", "audio", "ray", "dev"}
+    assert set(extras) == {"gpu", "preprocess", "audio", "train", "ray", "dev"}
     for requirement in [*project["dependencies"], *(r for e in extras.values() for r in e)]:
         assert ">=" in requirement, requirement
     for requirement in project["dependencies"]:

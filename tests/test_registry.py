@@ -1,4 +1,8 @@
+import json
+import shutil
+
 import pytest
+from tiny import make_pipeline
 
 import generation
 from generation.errors import InvalidSpecError, MissingFileError
@@ -8,6 +12,35 @@ from generation.registry import ASSETS, PIPELINE_KINDS, find, is_here, list_mode
 def put_weights(folder):
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+def put_pipeline(folder, **parts):
+    """Write what names the parts of a pipeline, and every file that a whole one has."""
+    parts = {
+        "_class_name": "StableDiffusionPipeline",
+        "feature_extractor": ["transformers", "CLIPImageProcessor"],
+        "requires_safety_checker": False,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "PNDMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        **parts,
+    }
+    files = [
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/vocab.json",
+        *(f"{part}/config.json" for part in ("unet", "vae")),
+        *(f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")),
+    ]
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"content")
+    (folder / "model_index.json").write_text(json.dumps(parts))
     return folder
 
 
@@ -59,6 +92,79 @@ def test_an_empty_folder_is_no_model(tmp_path, monkeypatch):
     assert not is_here("sd21-base")
     put_weights(tmp_path / "sd21-base" / "unet")
     assert is_here("sd21-base")
+
+
+def test_a_whole_pipeline_is_here(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    folder = put_pipeline(tmp_path / "sd21-base")
+    assert is_here("sd21-base")
+    assert locate("sd21-base") == folder
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "scheduler/scheduler_config.json",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/vocab.json",
+        "unet/config.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+    ],
+)
+def test_a_pipeline_that_lacks_a_file_is_not_here_and_the_file_is_named(
+    name, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    (put_pipeline(tmp_path / "sd21-base") / name).unlink()
+    assert not is_here("sd21-base")
+    with pytest.raises(MissingFileError, match=rf"sd21-base: {name}.* is missing.*download"):
+        locate("sd21-base")
+
+
+def test_every_missing_file_of_a_pipeline_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    put_pipeline(tmp_path / "satellite-nano", decoder=["generation", "DetailDecoder"])
+    with pytest.raises(
+        MissingFileError,
+        match=r"decoder/config\.json is missing, decoder/diffusion_pytorch_model\.safetensors is",
+    ):
+        locate("satellite-nano")
+
+
+def test_a_vocabulary_may_have_either_form(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    folder = put_pipeline(tmp_path / "sd21-base") / "tokenizer"
+    (folder / "vocab.json").rename(folder / "tokenizer.json")
+    assert is_here("sd21-base")
+
+
+@pytest.mark.parametrize("index", ["", "{", "[]"])
+def test_a_damaged_list_of_parts_is_named(index, tmp_path, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    (put_pipeline(tmp_path / "sd21-base") / "model_index.json").write_text(index)
+    assert not is_here("sd21-base")
+    with pytest.raises(MissingFileError, match=r"model_index\.json is no JSON object"):
+        locate("sd21-base")
+
+
+def test_half_a_model_at_home_does_not_give_way_to_the_embedded_one(tmp_path, monkeypatch):
+    monkeypatch.setattr("generation.registry.ASSETS", tmp_path / "assets")
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path / "home"))
+    put_pipeline(tmp_path / "assets" / "satellite-nano")
+    (put_pipeline(tmp_path / "home" / "satellite-nano") / "unet" / "config.json").unlink()
+    assert not is_here("satellite-nano")
+    with pytest.raises(MissingFileError, match=r"home/satellite-nano.*unet/config\.json"):
+        locate("satellite-nano")
+
+
+def test_a_saved_satellite_pipeline_is_here_until_a_part_is_taken_away(tmp_path, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    make_pipeline().save_pretrained(tmp_path / "satellite-nano")
+    assert is_here("satellite-nano")
+    shutil.rmtree(tmp_path / "satellite-nano" / "codec")
+    assert not is_here("satellite-nano")
 
 
 def test_absent_full_size_weights_name_their_sources():

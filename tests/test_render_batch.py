@@ -1,18 +1,36 @@
 import json
+import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from stand_in import draw, names
+from tiny import make_pipeline
 
+from generation import load
+from generation.checkpoint import model_sha256
 from generation.errors import InvalidSpecError, MissingFileError, OutputError
-from generation.media.artifact import manifest_mistakes, read_spec
-from generation.render_batch import Row, main, read_rows, run_batch, run_workers
+from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_satellite
+from generation.render_batch import (
+    Row,
+    main,
+    read_rows,
+    run_batch,
+    run_workers,
+    summary,
+    weights_sha256,
+)
 from generation.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
 GOOD = [{"lat": 45.98, "lon": 7.66, "size": 64, "seed": seed} for seed in range(3)]
+
+
+def fingerprint(_name):
+    """What the stand-in says of its weights."""
+    return "ab" * 32
 
 
 def lines(path):
@@ -62,12 +80,132 @@ def test_a_restart_skips_what_is_done_and_whole(requests, out, capsys):
         drawn.append(spec.seed)
         return draw(spec, **options)
 
-    tally = run_batch(requests, out, renderer=counting)
+    tally = run_batch(requests, out, renderer=counting, fingerprint=fingerprint)
     assert (tally.done, tally.skipped, tally.failed, tally.exit_code) == (1, 2, 0, 0)
     assert drawn == [0]
     assert not (out / "failed.jsonl").exists()
-    assert run_batch(requests, out, renderer=counting).skipped == 3
+    assert run_batch(requests, out, renderer=counting, fingerprint=fingerprint).skipped == 3
     assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+@pytest.fixture
+def good(tmp_path):
+    """Three good rows."""
+    path = tmp_path / "good.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in GOOD))
+    return path
+
+
+def test_a_restart_with_other_weights_draws_again_beside_and_says_so(good, out, capsys):
+    run_batch(good, out, renderer=draw, fingerprint=fingerprint)
+    old = [Path(line) for line in capsys.readouterr().out.splitlines()]
+    kept = {path: path.read_bytes() for path in out.iterdir()}
+
+    newer = {
+        "renderer": partial(draw, model_sha256="cd" * 32),
+        "fingerprint": lambda _: "cd" * 32,
+    }
+    tally = run_batch(good, out, **newer)
+    assert (tally.done, tally.skipped, tally.beside) == (3, 0, 3)
+    assert "3 rendered (3 of them beside an earlier picture, which is kept)" in summary(tally, out)
+    told = capsys.readouterr()
+    new = [Path(line) for line in told.out.splitlines()]
+    assert [path.stem for path in new] == [f"{path.stem}-2" for path in old]
+    for row, (was, now) in enumerate(zip(old, new, strict=True), start=1):
+        said = f"row {row}: drawn as {now.name}, beside what is kept: {was.name}: other weights"
+        assert said in told.err
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+    tally = run_batch(good, out, **newer)
+    assert (tally.done, tally.skipped, tally.beside) == (0, 3, 0)
+    assert "beside" not in summary(tally, out)
+    assert [Path(line) for line in capsys.readouterr().out.splitlines()] == new
+
+
+def test_a_restart_with_the_network_draws_again_what_was_made_without(good, out):
+    run_batch(good, out, renderer=draw, fingerprint=fingerprint)
+    for counts in ((3, 0), (0, 3)):
+        again = run_batch(good, out, renderer=draw, fingerprint=fingerprint, online=True)
+        assert (again.done, again.skipped) == counts
+
+
+def test_files_without_a_manifest_that_hold_the_name_are_told(good, out, capsys):
+    run_batch(good, out, renderer=draw, fingerprint=fingerprint)
+    first = Path(capsys.readouterr().out.splitlines()[0])
+    first.unlink()
+    first.with_suffix(".png").write_bytes(b"mine")
+    tally = run_batch(good, out, renderer=draw, fingerprint=fingerprint)
+    assert (tally.done, tally.skipped, tally.beside) == (1, 2, 1)
+    assert f"beside what is kept: other files named {first.stem}" in capsys.readouterr().err
+    assert first.with_suffix(".png").read_bytes() == b"mine"
+
+
+def test_the_weights_are_hashed_once_a_batch_and_only_for_a_restart(good, out):
+    asked = []
+
+    def counting(name):
+        asked.append(name)
+        return fingerprint(name)
+
+    run_batch(good, out, renderer=draw, fingerprint=counting)
+    assert asked == []
+    assert run_batch(good, out, renderer=draw, fingerprint=counting).skipped == 3
+    assert asked == ["satellite-nano"]
+
+
+def test_weights_that_are_gone_prove_nothing(good, out, tmp_path, monkeypatch):
+    run_batch(good, out, renderer=draw)
+    monkeypatch.setattr("generation.registry.ASSETS", tmp_path / "none")
+    tally = run_batch(good, out, renderer=draw)
+    assert (tally.skipped, tally.failed, tally.exit_code) == (0, 3, 2)
+    assert "no weights of satellite-nano" in lines(out / "failed.jsonl")[0]["error"]
+
+
+def test_the_pipeline_writes_the_fingerprint_that_a_restart_looks_for(
+    good, out, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    make_pipeline().save_pretrained(tmp_path / "satellite-nano")
+    good.write_text(json.dumps({**GOOD[0], "steps": 1}))
+    assert run_batch(good, out).done == 1
+    assert run_batch(good, out).skipped == 1
+    (manifest,) = out.glob("*.json")
+    recorded = read_artifact(manifest).record["provenance"]["model_sha256"]
+    assert recorded == weights_sha256("satellite-nano", online=False)
+
+
+def test_a_full_size_pipeline_has_the_fingerprint_that_a_restart_looks_for(tmp_path, monkeypatch):
+    from training.tiny_sd import write_base
+
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    write_base(tmp_path / "geosynth")
+    expected = load("geosynth").sha256
+    assert weights_sha256("geosynth", online=False) == expected
+    assert weights_sha256("MVRL/GeoSynth", online=False) == expected
+
+
+def test_a_restart_of_what_is_done_does_not_load_torch(tmp_path, out):
+    (tmp_path / "satellite-nano").mkdir()
+    (tmp_path / "satellite-nano" / "a.safetensors").write_bytes(b"weights")
+    requests = tmp_path / "r.jsonl"
+    requests.write_text(json.dumps(GOOD[0]))
+    known = model_sha256(tmp_path / "satellite-nano")
+    save_satellite(draw(RunSpec(**GOOD[0]), model_sha256=known), out)
+    code = (
+        "import sys\nfrom generation.render_batch import main\n"
+        f"code = main([{str(requests)!r}, '--out', {str(out)!r}])\n"
+        "sys.exit(code or 'torch' in sys.modules)"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "TERRASCAPE_HOME": str(tmp_path)},
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert "1 there already" in ran.stderr
 
 
 def test_a_row_that_fails_through_us_is_noted_and_the_run_goes_on(tmp_path, out):

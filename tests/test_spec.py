@@ -30,6 +30,14 @@ MATTERHORN = {"lat": 45.98, "lon": 7.66}
         ({"location_guidance": "2"}, "location_guidance='2' is no number"),
         ({"size": 100000}, "size=100000.*64 to 1024"),
         ({"size": 250}, "size=250.*multiple of 8.*248"),
+        ({"size": 10**400}, r"size=10+…\(401 digits\).*example 1024\)"),
+        ({"size": -(10**5000)}, r"size=-10+…\(5001 digits\).*example 64\)"),
+        ({"seed": [10**5000]}, "seed=a list is no whole number"),
+        ({"steps": 10**400}, r"steps=10+…\(401 digits\).*1 to 200"),
+        ({"lon": -(10**400)}, "lon=-inf"),
+        ({"text_guidance": -(10**400)}, r"text_guidance=-10+…\(401 digits\).*0 to 20"),
+        ({"prompt": 10**5000}, r"prompt=10+…\(5001 digits\) is no text"),
+        ({"model": 10**5000}, r"model=10+…\(5001 digits\) is no name"),
         ({"zoom": 23}, "zoom=23.*0 to 22"),
         ({"prompt": "a\0b"}, "prompt='a.x00b' holds a NUL at character 2.*take it out"),
         ({"prompt": "\udcff"}, "prompt.*UTF-8"),
@@ -131,6 +139,8 @@ def test_a_layout_file_is_pinned_by_its_content(tmp_path):
     path.unlink()
     with pytest.raises(MissingFileError, match=r"map.geojson.*auto, none or the path"):
         spec.pinned()
+    with pytest.raises(MissingFileError, match=r"name too long.*check its name"):
+        RunSpec(**MATTERHORN, layout="x" * 5000).pinned()
 
 
 @pytest.mark.parametrize("layout", ["auto", "none"])

@@ -29,7 +29,8 @@ from generation.diffusion.guidance import GuidanceScales
 from generation.geo.layers import EmbeddedSource
 from generation.geo.location import Location
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import ConditionSets, SatellitePipeline, Scene, load_pipeline
+from generation.pipelines.satellite import SatellitePipeline, load_pipeline
+from generation.pipelines.scene import Scene
 from training.metrics import psnr
 
 SIZE_PX, ZOOM, STEPS, SCALE = 256, 8, 10, 2.0
@@ -103,7 +104,7 @@ class Bench:
         the other, a step of the scheduler; the same decoder.
         """
         pipe, scene = self.pipeline, self.scene(number)
-        sets = ConditionSets(pipe, [scene])
+        sets = pipe.conditions([scene])
         both = _stack(sets[frozenset()], sets[frozenset(("layout", "location", "text"))])
         context = {"encoder_hidden_states": both.tokens, "class_labels": both.vector}
         scheduler = pipe._schedule(STEPS)

@@ -46,6 +46,8 @@ _HIGH = ("mountains", "alpine terrain", "high mountains", "a mountain range")
 _HIGH_SNOW = ("snowy mountains", "snowy alpine peaks", "a snowy alpine valley")
 _HILLS = ("highlands", "upland", "hills")
 _LOW = ("lowland", "plains")
+_NAMED = 0.5
+"""Share of the captions that name the place, where it has a name."""
 _LEADS = ("", "", "satellite image of ", "aerial view of ", "a view from space of ")
 
 
@@ -54,6 +56,7 @@ def compose(
     classes: UInt8[np.ndarray, "height width"],
     image: UInt8[np.ndarray, "height width 3"] | None,
     rng: np.random.Generator,
+    names: Sequence[str] = (),
 ) -> str:
     """Write one caption of a tile.
 
@@ -63,9 +66,10 @@ def compose(
         classes: Its layout.
         image: The real tile, when colours may be named.
         rng: Chooses wording and order.
+        names: Regions and countries that the tile lies in; at most one is named.
 
     Returns:
-        A phrase of some 5 to 20 words, lower case, without a full stop.
+        A phrase of some 5 to 20 words, without a full stop.
     """
     share = np.bincount(classes.ravel(), minlength=len(LAYERS)) / classes.size
     by_name = dict(zip(LAYERS, share.tolist(), strict=True))
@@ -86,6 +90,8 @@ def compose(
     text = " ".join([*adjectives, keep[0]])
     if len(keep) > 1:
         text += _pick(rng, (" with ", ", ", " and ")) + ", ".join(keep[1:])
+    if names and rng.random() < _NAMED:
+        text += _pick(rng, (" in ", ", ", " near ")) + _pick(rng, names)
     return _pick(rng, _LEADS) + text
 
 

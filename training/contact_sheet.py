@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from generation.checkpoint import atomic_path
+from generation.atomic import atomic_path
 from generation.console import DONE, Parser, Progress, guarded, whole
 from generation.errors import ConfigError, OutputError
 from generation.geo.layout import PALETTE

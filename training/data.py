@@ -1,6 +1,6 @@
-"""Training data: a folder of plain arrays, built once from Parquet, read by memory map.
+"""Training data: a folder of plain arrays, built once from Parquet.
 
-    python -m training.data --data 'DIR/train-*.parquet' --out runs/tiles
+    python -m training.data --data 'DIR/train-*.parquet' --out runs/tiles --names DIR/*.parquet
 
 Any Parquet files with the columns ``tile_id, lat, lon, image, roads, koppen, igbp, elev_m,
 t_mean_c, p_year_mm, lit_frac, road_frac`` will do, images being encoded files of 256x256 pixels
@@ -11,10 +11,11 @@ import argparse
 import glob
 import io
 import json
-import sys
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,16 +24,21 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from generation.atomic import atomic_path
+from generation.console import Parser, guarded, whole
 from generation.encoders.text import MAX_TOKENS
-from generation.errors import ConfigError, MissingFileError, TerrascapeError
+from generation.errors import ConfigError, MissingFileError, OutputError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS
 from generation.geo.mercator import Window, tile_window
+from generation.media.folder import output_folder
 from training.captions import compose
+from training.place_names import PlaceNames
 from training.trainer import LoopConfig
 
 TILE = 256
 FIELDS = ("elev_m", "t_mean_c", "p_year_mm", "lit_frac", "road_frac", "koppen", "igbp")
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF")
 _SHAPES = "images", "classes", "roads"
 
 
@@ -73,78 +79,175 @@ def read_rows(files: Sequence[str | Path]) -> Iterator[TileRow]:
 
     Raises:
         MissingFileError: No file was given.
-        ConfigError: A column is missing.
+        ConfigError: A file is no Parquet or lacks a column, a row is no tile, or there is none.
     """
-    import pyarrow.parquet as pq
-
     if not files:
         raise MissingFileError("no Parquet file matches (quote the pattern: 'DIR/train-*.parquet')")
-    needed = ["tile_id", "image", "roads", *FIELDS]
+    number = 0
     for name in files:
+        for number, row in enumerate(_raw_rows(name), start=1):
+            where = f"{name}, row {number}"
+            yield TileRow(
+                tile_id=row["tile_id"],
+                window=_window(row["tile_id"], where),
+                image=_decode(row, "image", "RGB", where),
+                roads=_decode(row, "roads", "L", where),
+                figures={field: _figure(row, field, where) for field in FIELDS},
+            )
+    if not number:
+        raise ConfigError(f"no tile in {name} (give Parquet files that have rows)")
+
+
+def _raw_rows(name: str | Path) -> Iterator[dict[str, Any]]:
+    """Read the rows of a file as they are."""
+    import pyarrow
+    import pyarrow.parquet as pq
+
+    needed = ["tile_id", "image", "roads", *FIELDS]
+    try:
         table = pq.ParquetFile(name)
         absent = sorted(set(needed) - set(table.schema_arrow.names))
         if absent:
             raise ConfigError(f"{name}: columns {', '.join(absent)} are missing (see --help)")
         for batch in table.iter_batches(batch_size=128, columns=needed):
-            for row in batch.to_pylist():
-                zoom, x, y = (int(part) for part in row["tile_id"].split("/"))
-                yield TileRow(
-                    tile_id=row["tile_id"],
-                    window=tile_window(zoom, x, y),
-                    image=_decode(row["image"]["bytes"], "RGB"),
-                    roads=_decode(row["roads"]["bytes"], "L"),
-                    figures={name: float(row[name]) for name in FIELDS},
-                )
+            yield from batch.to_pylist()
+    except ConfigError:
+        raise
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ConfigError(
+            f"{name}: not readable as Parquet: {reason} (give whole .parquet files; see --help)"
+        ) from error
 
 
-def _decode(data: bytes, mode: str) -> np.ndarray:
-    with Image.open(io.BytesIO(data)) as file:
-        return np.asarray(file.convert(mode)).copy()
+def _window(tile_id: object, where: str) -> Window:
+    try:
+        zoom, x, y = (int(part) for part in str(tile_id).split("/"))
+        return tile_window(zoom, x, y)
+    except ValueError as error:  # also a tile that does not exist
+        raise ConfigError(
+            f"{where}: tile_id={tile_id!r:.40} is no tile (write zoom/x/y, for example 8/132/86)"
+        ) from error
 
 
-def build(files: Sequence[Path], out: Path, *, captions: int, seed: int) -> None:
-    """Write the arrays: images, layouts, roads, windows, captions and their token states."""
+def _figure(row: Mapping[str, Any], field: str, where: str) -> float:
+    value = row[field]
+    if not isinstance(value, int | float) or not abs(value) < 2**31:  # which NaN is not
+        raise ConfigError(
+            f"{where}: {field}={value!r:.40} is no figure of a tile (give a number between -2^31 "
+            "and 2^31, or drop the row)"
+        )
+    return float(value)
+
+
+def _decode(row: Mapping[str, Any], column: str, mode: str, where: str) -> np.ndarray:
+    """Decode an image of a row; its size is checked before its pixels are."""
+    cure = f"store the bytes of a PNG or JPEG file of {TILE}x{TILE} pixels in {column}.bytes"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the size, which is refused below
+            with Image.open(io.BytesIO(row[column]["bytes"]), formats=_FORMATS) as file:
+                size = file.size
+                pixels = np.asarray(file.convert(mode)) if size == (TILE, TILE) else None
+    except Exception as error:  # decoders raise of every kind for a damaged image
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise ConfigError(f"{where}: {column} is no readable image: {reason} ({cure})") from error
+    if pixels is None:
+        raise ConfigError(f"{where}: {column} has {size[0]}x{size[1]} pixels ({cure})")
+    return pixels.copy()
+
+
+def build(files: Sequence[Path], out: Path) -> None:
+    """Write the arrays: images, layouts, roads, windows and figures.
+
+    Raises:
+        OutputError: The folder holds tiles already.
+    """
     from tqdm import tqdm
 
-    out.mkdir(parents=True, exist_ok=True)
+    if (out / "images.npy").exists():
+        raise OutputError(
+            f"{out} holds tiles already (choose another folder, remove it, or leave --data away to "
+            "make new captions for them)"
+        )
     rows: list[list[float]] = []
     source = EmbeddedSource()
-    images, classes, roads, texts = [], [], [], []
+    images, classes, roads = [], [], []
     for row in tqdm(read_rows(files), desc="tiles", unit="tile"):
-        rng = np.random.default_rng([seed, len(rows)])
-        layout = row.classes(source, roads=False)
         images.append(row.image)
-        classes.append(layout)
+        classes.append(row.classes(source, roads=False))
         roads.append(np.packbits(row.roads > 0))
-        texts += [compose(row.figures, layout, row.image, rng) for _ in range(captions)]
         rows.append(
             [row.window.zoom, row.window.col_px, row.window.row_px]
             + [row.figures[name] for name in FIELDS]
         )
-    for name, arrays in zip(_SHAPES, (images, classes, roads), strict=True):
-        np.save(out / f"{name}.npy", np.stack(arrays))
-    np.save(out / "rows.npy", np.array(rows, np.float64))
-    (out / "captions.json").write_text(json.dumps(texts, indent=0))
+    out.mkdir(parents=True, exist_ok=True)
+    _save(out / "rows.npy", np.array(rows, np.float64))
+    for name, arrays in zip(reversed(_SHAPES), (roads, classes, images), strict=True):
+        _save(out / f"{name}.npy", np.stack(arrays))
 
 
-def encode_captions(out: Path, *, batch: int = 64) -> None:
-    """Run the frozen text encoder over all captions once."""
+def write_captions(out: Path, *, captions: int, names: Sequence[Path], seed: int) -> None:
+    """Compose captions for the tiles of a folder and run the frozen text encoder over them once.
+
+    Args:
+        out: A folder that :func:`build` wrote; older captions in it are replaced.
+        captions: How many a tile.
+        names: Files of named shapes, see :class:`training.place_names.PlaceNames`.
+        seed: Decides their wording.
+
+    Raises:
+        MissingFileError: The folder holds no tiles.
+    """
+    from tqdm import tqdm
+
+    arrays = _open_arrays(out, [*_SHAPES, "rows"])
+    known, texts = PlaceNames(names), []
+    for index, row in enumerate(tqdm(arrays["rows"], desc="captions", unit="tile")):
+        rng = np.random.default_rng([seed, index])
+        zoom, col, top = (int(value) for value in row[:3])
+        here = known.at(Window(zoom, col, top, TILE, TILE).center)
+        figures = dict(zip(FIELDS, row[3:].tolist(), strict=True))
+        layout, image = arrays["classes"][index], arrays["images"][index]
+        texts += [compose(figures, layout, image, rng, here) for _ in range(captions)]
+    states, mask = _encode(texts)
+    _save(out / "states.npy", states)
+    _save(out / "mask.npy", mask)
+    with atomic_path(out / "captions.json") as temporary:
+        temporary.write_text(json.dumps(texts, indent=0), encoding="utf-8")
+
+
+def _encode(texts: Sequence[str], batch: int = 64) -> tuple[np.ndarray, np.ndarray]:
     from tqdm import tqdm
 
     from generation.encoders.text import STATE_DIM, TextEncoder
 
-    texts = json.loads((out / "captions.json").read_text())
     encoder = TextEncoder(max_tokens=MAX_TOKENS, remembered=0)
-    states = np.lib.format.open_memmap(
-        out / "states.npy", "w+", np.float16, (len(texts), MAX_TOKENS, STATE_DIM)
-    )
+    states = np.zeros((len(texts), MAX_TOKENS, STATE_DIM), np.float16)
     mask = np.zeros((len(texts), MAX_TOKENS), bool)
-    for start in tqdm(range(0, len(texts), batch), desc="captions"):
+    for start in tqdm(range(0, len(texts), batch), desc="token states"):
         chunk = slice(start, start + batch)
-        values, real = encoder(texts[chunk])
+        values, real = encoder(list(texts[chunk]))
         states[chunk], mask[chunk] = values.numpy(), real.numpy()
-    states.flush()
-    np.save(out / "mask.npy", mask)
+    return states, mask
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def _open_arrays(
+    root: Path, names: Sequence[str], *, also: Sequence[str] = ()
+) -> dict[str, np.ndarray]:
+    """Map arrays of a folder into memory; ``also`` names files that must lie beside them."""
+    files = [*(f"{name}.npy" for name in names), *also]
+    absent = [file for file in files if not (root / file).is_file()]
+    if absent:
+        raise MissingFileError(
+            f"{root} lacks {', '.join(absent)} (build it: python -m training.data --help)"
+        )
+    return {name: np.load(root / f"{name}.npy", mmap_mode="r") for name in names}
 
 
 class TileDataset(Dataset[dict[str, Tensor]]):
@@ -157,15 +260,9 @@ class TileDataset(Dataset[dict[str, Tensor]]):
     def __init__(self, root: Path, *, crop_px: int = TILE, road_share: float = 0.5) -> None:
         if crop_px % 8 or not 8 <= crop_px <= TILE:
             raise ConfigError(f"crop_px={crop_px} is no crop (give a multiple of 8, 8 to {TILE})")
-        needed = ["images", "classes", "roads", "rows", "states", "mask"]
-        names = [*(f"{n}.npy" for n in needed), "captions.json"]
-        absent = [name for name in names if not (root / name).is_file()]
-        if absent:
-            raise MissingFileError(
-                f"{root} lacks {', '.join(absent)} (build it: python -m training.data --help)"
-            )
-        load = {n: np.load(root / f"{n}.npy", mmap_mode="r") for n in needed}
-        self.images, self.classes = load["images"], load["classes"]
+        load = _open_arrays(root, [*_SHAPES, "rows", "states", "mask"], also=("captions.json",))
+        # Random reads of a file that has left the page cache cost more than a step of the network.
+        self.images, self.classes = np.array(load["images"]), np.array(load["classes"])
         self.roads, self.rows = load["roads"], np.asarray(load["rows"])
         self.states, self.mask = load["states"], load["mask"]
         self.captions = json.loads((root / "captions.json").read_text())
@@ -230,20 +327,35 @@ def tile_batches(
 
 def main(argv: list[str] | None = None) -> None:
     """Build the folder."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    code = guarded("training.data", lambda: _run(argv))
+    if code:
+        raise SystemExit(code)
+
+
+def _run(argv: list[str] | None) -> None:
+    parser = Parser(
+        prog="training.data",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--data", required=True, help="pattern of Parquet files")
+    parser.add_argument(
+        "--data", help="pattern of Parquet files; without it, the tiles of --out get new captions"
+    )
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--captions", type=int, default=2, help="captions per tile")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--captions", type=whole, default=2, help="captions per tile, 1 to 100")
+    parser.add_argument(
+        "--names", type=Path, nargs="*", default=[], help="GeoParquet files of named regions"
+    )
+    parser.add_argument("--seed", type=whole, default=0, help="0 to 2^63 - 1")
     args = parser.parse_args(argv)
-    try:
-        build(list_files(args.data), args.out, captions=args.captions, seed=args.seed)
-        encode_captions(args.out)
-    except TerrascapeError as error:
-        sys.stderr.write(f"{error}\n")
-        raise SystemExit(2) from None
+    for name, low, high in (("captions", 1, 100), ("seed", 0, 2**63 - 1)):
+        value = getattr(args, name)
+        if not low <= value <= high:
+            raise ConfigError(f"--{name} {str(value)[:40]} is not allowed (give {low} to {high})")
+    with output_folder(args.out):
+        if args.data is not None:
+            build(list_files(args.data), args.out)
+        write_captions(args.out, captions=args.captions, names=args.names, seed=args.seed)
 
 
 if __name__ == "__main__":

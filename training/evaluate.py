@@ -84,7 +84,7 @@ def _geosynth(args: argparse.Namespace) -> int:
     report: dict[str, object] = {
         "task": "geosynth",
         "data": {
-            "pattern": args.data,
+            "pattern": _shown(args.data),
             "files": {file.name: sha256_file(file) for file in files},
             "tiles": len(tiles),
         },
@@ -113,7 +113,7 @@ def _measure(
     report: dict[str, object],
 ) -> "Scores":
     """Draw, score, and add what the report says of the model."""
-    from training.evaluate_geosynth import derived, in_batches, measure_model
+    from training.evaluate_geosynth import derived, in_batches, measure_latents, measure_model
 
     bars: dict[str, Progress] = {}
 
@@ -122,6 +122,7 @@ def _measure(
 
     metrics, more, images = measure_model(yardstick, in_batches(painter, args.batch, progress))
     controls.update(more)
+    controls.update(measure_latents(yardstick, painter.reconstruct, args.batch))
     derived(metrics, controls)
     report.update(painter.about())
     if args.sheet is not None:
@@ -156,14 +157,20 @@ def _words(args: argparse.Namespace) -> list[str]:
         if name in ("run", "out", "sheet") or value is None or value is False:
             continue
         words.append(f"--{name.replace('_', '-')}")
-        words += [] if value is True else [str(value)]
+        words += [] if value is True else [_shown(value) if name == "data" else str(value)]
     return [*words, "--out", args.out.name]
+
+
+def _shown(pattern: str) -> str:
+    """Name files without the folder they lie in on this machine."""
+    path = Path(pattern)
+    return path.name if path.parent == Path() else f"DIR/{path.name}"
 
 
 def _write(
     report: dict[str, object], metrics: "Scores | None", controls: "Scores", out: Path
 ) -> None:
-    from generation.checkpoint import atomic_path
+    from generation.atomic import atomic_path
 
     both = [controls] if metrics is None else [metrics, controls]
     report["metrics"] = {} if metrics is None else metrics.values

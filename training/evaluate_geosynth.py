@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 
 from generation.geo.location import Location
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import Scene
+from generation.pipelines.scene import Scene
 from training.evaluate_controls import BLOCK_DEGREES, Scores, Yardstick
 from training.evaluate_steering import (
     CONTRASTS,
@@ -89,6 +89,33 @@ def measure_model(yardstick: Yardstick, draw: Draw) -> tuple[Scores, Scores, Ima
         controls.update(yardstick.likeness("lite_kid", features, f"_{name}"))
     _steering(yardstick, draw, metrics, controls)
     return metrics, controls, images
+
+
+def measure_latents(
+    yardstick: Yardstick,
+    reconstruct: Callable[[Sequence[Scene], Images], Images | None],
+    size: int,
+) -> Scores:
+    """Score real tiles that went through the model's latents: all that its decoder can do.
+
+    Args:
+        yardstick: The real tiles.
+        reconstruct: Takes scenes and their real images; ``None`` where a model has no such way.
+        size: Images at once.
+    """
+    scores, scenes = Scores(), scenes_of(yardstick.tiles, yardstick.seed)
+    parts = []
+    for start in range(0, len(scenes), size):
+        rows = slice(start, start + size)
+        part = reconstruct(scenes[rows], yardstick.tiles.images[rows])
+        if part is None:
+            return scores
+        parts.append(part)
+    images = np.concatenate(parts)
+    scores.update(yardstick.likeness("lite_kid", yardstick.ruler(images), "_reconstructed"))
+    scores.update(yardstick.texture(images, "_reconstructed"))
+    scores.update(yardstick.closeness(images, yardstick.tiles.images, "_reconstructed"))
+    return scores
 
 
 def _shuffled(scenes: Sequence[Scene], other: Int[np.ndarray, " n"]) -> dict[str, list[Scene]]:

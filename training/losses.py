@@ -11,31 +11,23 @@ Scores = Sequence[Float[Tensor, "batch 1 _rows _cols"]]
 """What a discriminator says of every patch, a map for each scale."""
 
 
-def relativistic(winner: Scores, loser: Scores) -> Float[Tensor, ""]:
-    """Ask that each patch of one side scores above the same patch of the other.
+def discriminator_hinge(real: Scores, drawn: Scores) -> Float[Tensor, ""]:
+    """Ask that real patches score above one and drawn ones below minus one.
 
-    With the real images as winners it teaches the discriminator, with the drawn ones the generator.
     Each scale has the same say, however many patches it has.
 
     Source:
-        Jolicoeur-Martineau, "The relativistic discriminator" (2018), §3.2, in the paired form of
-        Huang et al., "The GAN is dead; long live the GAN!" (2024), Eq. 2.
+        Lim and Ye, "Geometric GAN" (2017), Eq. 16; Miyato et al., "Spectral normalization for
+        generative adversarial networks" (2018), Eq. 16.
     """
-    gaps = [F.softplus(b - a).mean() for a, b in zip(winner, loser, strict=True)]
+    gaps = [F.relu(1 - r).mean() + F.relu(1 + d).mean() for r, d in zip(real, drawn, strict=True)]
     return torch.stack(gaps).mean()
 
 
-def slope_penalty(
-    scores: Scores, images: Float[Tensor, "batch 3 height width"]
-) -> Float[Tensor, ""]:
-    """Give the squared slope of the scores with respect to the images, per pixel of a score map.
-
-    Without it the two players circle around the solution instead of meeting in it.
+def generator_hinge(drawn: Scores) -> Float[Tensor, ""]:
+    """Ask that drawn patches score high.
 
     Source:
-        Mescheder et al., "Which training methods for GANs do actually converge?" (2018), Eq. 9;
-        the sum over patches is divided by their number.
+        Miyato et al. (2018), Eq. 17.
     """
-    total = torch.stack([s.sum() / s[0].numel() ** 0.5 for s in scores]).sum()
-    (slope,) = torch.autograd.grad(total, images, create_graph=True)
-    return slope.square().sum(dim=(1, 2, 3)).mean()
+    return -torch.stack([scores.mean() for scores in drawn]).mean()

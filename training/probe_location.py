@@ -18,8 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from generation.atomic import atomic_path
 from generation.encoders.location import LocationEncoder, load_geoclip, spherical_harmonics
-from generation.errors import TerrascapeError
+from generation.errors import OutputError, TerrascapeError
 from generation.pipelines.satellite import load_pipeline
 from generation.registry import locate
 from training.data import list_files
@@ -123,16 +124,19 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--train", required=True)
     parser.add_argument("--test", required=True)
     parser.add_argument("--model", default="satellite-nano")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="also write the table here, a new .json file")
     args = parser.parse_args(argv)
     try:
+        if args.out is not None and args.out.exists():
+            raise OutputError(f"{args.out} exists and is not overwritten (choose another)")
         results = compare(read_table(args.train), read_table(args.test), args.model)
+        text = json.dumps(results, indent=2)
+        if args.out is not None:
+            with atomic_path(args.out) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
     except TerrascapeError as error:
         print(error, file=sys.stderr)
         raise SystemExit(2) from None
-    text = json.dumps(results, indent=2)
-    if args.out:
-        args.out.write_text(text + "\n")
     print(text)
 
 

@@ -5,8 +5,10 @@ folder is renamed; then old ones are removed. A folder without a true manifest i
 resuming falls back to the one before it.
 """
 
+import itertools
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +17,14 @@ from typing import Any
 
 from torch import Tensor
 
-from generation.checkpoint import load_safetensors, save_safetensors, sha256_file
+from generation.checkpoint import load_safetensors, read_shapes, save_safetensors, sha256_file
 from generation.errors import TerrascapeError
 
-_FILES = ("weights.safetensors", "average.safetensors", "moments.safetensors", "state.json")
+_TENSORS = ("weights.safetensors", "average.safetensors", "moments.safetensors")
+_FILES = (*_TENSORS, "state.json")
+_NAME = re.compile(r"step-(\d{8,})")
+_BROKEN = (OSError, ValueError, LookupError, TypeError, AttributeError, TerrascapeError)
+"""What reading a damaged snapshot may raise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +39,12 @@ class Snapshot:
 
 
 def write_snapshot(folder: Path, snapshot: Snapshot, *, keep: int) -> Path:
-    """Write a snapshot whole or not at all, then remove all but the newest ``keep``."""
+    """Write a snapshot whole or not at all, then remove all but the newest ``keep``.
+
+    The one just written counts as the newest, whatever lies beside it: those of later steps belong
+    to a course that the run has left, since it went back behind them. They go, and so do broken
+    ones; only whole ones before it take the other ``keep - 1`` places.
+    """
     final = folder / f"step-{snapshot.step:08d}"
     staging = folder / f".{final.name}.writing"
     for left_over in folder.glob(".step-*.writing"):  # of a run that was cut off
@@ -53,8 +64,11 @@ def write_snapshot(folder: Path, snapshot: Snapshot, *, keep: int) -> Path:
     if final.exists():
         shutil.rmtree(final)
     staging.rename(final)
-    for old in _folders(folder)[keep:]:
-        shutil.rmtree(old)
+    before = (old for old in _folders(folder) if _step(old) < snapshot.step and _seems_whole(old))
+    kept = {final, *itertools.islice(before, keep - 1)}
+    for old in _folders(folder):
+        if old not in kept:
+            shutil.rmtree(old)
     return final
 
 
@@ -65,14 +79,36 @@ def newest(folder: Path) -> Snapshot | None:
             manifest = json.loads((candidate / "manifest.json").read_text())
             if all(sha256_file(candidate / n) == manifest.get(n) for n in _FILES):
                 return _read(candidate)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, TerrascapeError):
+        except _BROKEN:
             continue
     return None
 
 
 def _folders(folder: Path) -> list[Path]:
-    """Newest first."""
-    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+    """Newest first; what has another name, such as a copy made by hand, is none of ours."""
+    found = [path for path in folder.glob("step-*") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=_step, reverse=True)
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _seems_whole(folder: Path) -> bool:
+    """Tell a broken snapshot without reading its weights, which may be gigabytes.
+
+    Every file must be in the manifest, each weight file as long as its header says, and the state
+    have its sha256. A flipped bit among the weights is found by ``newest`` alone, which has hashed
+    the one that a run goes on from; those after it were hashed when they were written.
+    """
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text())
+        for name in _TENSORS:
+            read_shapes(folder / name)
+        known = all(isinstance(manifest[name], str) for name in _FILES)
+        return known and sha256_file(folder / "state.json") == manifest["state.json"]
+    except _BROKEN:
+        return False
 
 
 def _read(folder: Path) -> Snapshot:

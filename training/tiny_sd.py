@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
 from PIL import Image
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from generation.checkpoint import atomic_path
+from generation.atomic import atomic_path
 from generation.encoders.location import LocationEncoder
 from generation.geo.layout import PALETTE
 

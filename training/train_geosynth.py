@@ -34,7 +34,8 @@ from generation.diffusion.denoiser import build_networks
 from generation.errors import ConfigError, TerrascapeError
 from generation.geo.layout import PALETTE
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import PARTS, SatellitePipeline, Scene
+from generation.pipelines.satellite import PARTS, SatellitePipeline
+from generation.pipelines.scene import Scene
 from training.data import TILE, TileDataset, tile_batches
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
 from training.trainer import LoopConfig, fit

@@ -7,7 +7,8 @@ for Effective Worldwide Geo-localization" (NeurIPS 2023), arXiv 2309.16020.
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from generation.checkpoint import atomic_path, check_shapes, save_safetensors
+from generation.atomic import atomic_path
+from generation.checkpoint import check_shapes, save_safetensors
 from generation.convert.report import WEIGHTS_NAME, Conversion, Tensors, shapes_of, write_json
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from generation.checkpoint import atomic_path
+from generation.atomic import atomic_path
 
 if TYPE_CHECKING:
     import torch

@@ -74,8 +74,8 @@ class DetailDecoder(ModelMixin, ConfigMixin):
         fine_width: int = 64,
         coarse_blocks: int = 3,
         fine_blocks: int = 2,
-        max_share: float = 0.6,
-        hand_over: float = 0.3,
+        max_share: float = 0.2,
+        hand_over: float = 0.1,
     ) -> None:
         super().__init__()
         if not 0 <= hand_over <= max_share:

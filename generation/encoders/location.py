@@ -14,6 +14,8 @@ from diffusers.configuration_utils import register_to_config
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generation.checkpoint import load_part
+
 
 def spherical_harmonics(
     latlon: Float[Tensor, "*batch 2"], degree: int
@@ -108,7 +110,8 @@ class LocationEncoder(ModelMixin, ConfigMixin):
         The first sine multiplies its argument by 30, and the eight bits of a bfloat16 with it.
         """
         with torch.autocast(latlon.device.type, enabled=False):
-            return self.out(self.sines(spherical_harmonics(latlon.float(), self.degree)))
+            harmonics = spherical_harmonics(latlon.to(self.out.weight.dtype), self.degree)
+            return self.out(self.sines(harmonics))
 
 
 class GeoClipLocationEncoder(ModelMixin, ConfigMixin):
@@ -166,5 +169,10 @@ def equal_earth(latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 2"]:
 
 
 def load_geoclip(folder: Path) -> GeoClipLocationEncoder:
-    """Load the converted GeoCLIP weights (``terrascape convert geoclip``)."""
-    return GeoClipLocationEncoder.from_pretrained(folder, use_safetensors=True).eval()
+    """Load the converted GeoCLIP weights (``terrascape convert geoclip``), in single precision.
+
+    Raises:
+        MissingFileError: The folder lacks its configuration or its weights.
+        WeightsError: They are damaged, hold NaN or infinity, or do not fit each other.
+    """
+    return load_part(GeoClipLocationEncoder, folder).eval()

@@ -12,12 +12,14 @@ A feature says how it is drawn by a property ``layer`` (a name of ``LAYERS``) wi
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import shapely
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from generation.errors import LayoutError
@@ -38,8 +40,6 @@ Record = tuple[dict[str, Any], BaseGeometry | None]
 """The properties of a feature and its geometry."""
 Frame = Any
 """A geopandas.GeoDataFrame; the package is imported late."""
-GdalTable = Any
-"""What pyogrio.raw.read gives: metadata, feature ids, geometries as WKB, columns."""
 
 
 def read_osm_xml(path: Path, *, repair: bool) -> ShapeSet:
@@ -61,9 +61,10 @@ def read_osm_pbf(path: Path, *, repair: bool) -> ShapeSet:
     rows: list[Row] = []
     ragged = 0
     for layer in ("lines", "multipolygons"):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            meta, _, geometry, fields = _gdal(path, layer=layer, TAGS_FORMAT="JSON")
+        with _foreign(path, "a map", "the file is damaged or of another kind") as caught:
+            meta, _, geometry, fields = pyogrio.raw.read(
+                path, max_features=MAX_FEATURES + 1, layer=layer, TAGS_FORMAT="JSON"
+            )
         ragged += sum("ring" in str(w.message) for w in caught)
         rows += _pbf_rows(meta["fields"], geometry, fields)
     extra = ("areas that the extract cuts are closed with straight lines",) if ragged else ()
@@ -83,22 +84,27 @@ def _pbf_rows(names: Iterable[str], geometry: np.ndarray, fields: list[np.ndarra
     return rows
 
 
-def _gdal(path: Path, **options: str) -> GdalTable:
-    """Read one layer of a file through GDAL, whose complaints become ours."""
-    import pyogrio
-
+@contextmanager
+def _foreign(path: Path, kind: str, hint: str) -> Iterator[list[warnings.WarningMessage]]:
+    """Let another package read a file; its errors become ours, its warnings a list."""
     try:
-        return pyogrio.raw.read(path, max_features=MAX_FEATURES + 1, **options)
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, ValueError) as error:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield caught
+    except (LayoutError, PermissionError):
+        raise
+    except Exception as error:  # these packages raise of every kind for a damaged file
+        reason = " ".join(f"{error}".split())[:120] or type(error).__name__
         raise LayoutError(
-            f"{path.name}: not readable as a map: {f'{error}'[:120]} (the file is damaged or of "
-            "another kind; export it again)"
+            f"{path.name}: not readable as {kind}: {reason} ({hint}; export it again)"
         ) from error
 
 
 def _from_rows(path: Path, rows: list[Row], extra: tuple[str, ...]) -> ShapeSet:
     if len(rows) > MAX_FEATURES:
         raise _too_many(path)
+    if rows:
+        _check_lon_lat(path, [shape for _, shape in rows])
     shapes, mended = shapes_from_rows(rows)
     if not shapes:
         raise LayoutError(
@@ -116,19 +122,34 @@ def read_geojson(path: Path, *, repair: bool) -> ShapeSet:
             f"{path.name}: larger than {MAX_JSON_BYTES >> 20} MiB (cut it to the place, or convert "
             "it to .parquet)"
         )
+    try:
+        records = _geojson_records(path)
+        return _from_records(path, records, repair=repair)
+    except RecursionError:
+        raise LayoutError(
+            f"{path.name}: collections within collections without end (a feature holds one "
+            "geometry; take the collections apart)"
+        ) from None
+
+
+def _geojson_records(path: Path) -> list[Record]:
     data = _parse_json(path)
     _check_geojson_crs(path, data)
-    records = []
+    records: list[Record] = []
     problems: list[str] = []
     for i, feature in enumerate(_features(path, data)):
         try:
             properties = feature.get("properties") or {}
             shape = shapely.geometry.shape(feature["geometry"]) if feature["geometry"] else None
-            records.append((dict(properties), shape))
-        except (ValueError, TypeError, KeyError, IndexError, AttributeError, shapely.GEOSException):
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, ShapelyError):
             problems.append(f"feature {i} has no readable geometry")
+            continue
+        if isinstance(properties, dict):
+            records.append((properties, shape))
+        else:
+            problems.append(f"feature {i} has properties that are no object")
     _refuse(path, problems, "correct them in a map editor and export again")
-    return _from_records(path, records, repair=repair)
+    return records
 
 
 def _parse_json(path: Path) -> dict[str, Any]:
@@ -142,11 +163,11 @@ def _parse_json(path: Path) -> dict[str, Any]:
             f"{path.name}: not readable as JSON: {f'{error}'[:100]} (the file is damaged or of "
             "another kind; export it again as GeoJSON)"
         ) from error
-    if not isinstance(data, dict) or data.get("type") not in _GEOJSON_TYPES:
-        kind = data.get("type") if isinstance(data, dict) else type(data).__name__
+    kind = data.get("type") if isinstance(data, dict) else type(data).__name__
+    if not isinstance(data, dict) or not isinstance(kind, str) or kind not in _GEOJSON_TYPES:
         raise LayoutError(
-            f"{path.name}: no GeoJSON map, its type is {kind!r} (a FeatureCollection, a Feature or "
-            "a geometry is read; export the map as GeoJSON)"
+            f"{path.name}: no GeoJSON map, its type is {kind!r:.40} (a FeatureCollection, a "
+            "Feature or a geometry is read; export the map as GeoJSON)"
         )
     return data
 
@@ -177,10 +198,11 @@ def _check_geojson_crs(path: Path, data: dict[str, Any]) -> None:
     crs = data.get("crs")
     if crs is None:
         return
-    name = str((crs.get("properties") or {}).get("name", crs)) if isinstance(crs, dict) else crs
+    inner = crs.get("properties") if isinstance(crs, dict) else None
+    name = inner.get("name", crs) if isinstance(inner, dict) else crs
     if not str(name).upper().endswith(("CRS84", ":4326")):
         raise LayoutError(
-            f"{path.name}: coordinate system {str(name)[:60]!r} (GeoJSON is always longitude and "
+            f"{path.name}: coordinate system {name!r:.60} (GeoJSON is always longitude and "
             "latitude, EPSG:4326; convert it: ogr2ogr -t_srs EPSG:4326 new.geojson "
             f"{path.name})"
         )
@@ -189,22 +211,18 @@ def _check_geojson_crs(path: Path, data: dict[str, Any]) -> None:
 def read_parquet(path: Path, *, repair: bool) -> ShapeSet:
     """Read GeoParquet; a declared coordinate system is converted."""
     import geopandas
-    import pyarrow
     from pyarrow import parquet
 
-    try:
-        count = parquet.read_metadata(path).num_rows
-        if count > MAX_FEATURES:
+    hint = "a table with a geometry column and its metadata is needed"
+    with _foreign(path, "GeoParquet", hint):
+        about = parquet.read_metadata(path)
+        if about.num_rows > MAX_FEATURES:
             raise _too_many(path)
         frame = geopandas.read_parquet(path)
-    except LayoutError:
-        raise
-    except (pyarrow.ArrowException, ValueError, KeyError, OSError, shapely.GEOSException) as error:
-        raise LayoutError(
-            f"{path.name}: not readable as GeoParquet: {f'{error}'[:120]} (a table with a geometry "
-            "column and its metadata is needed; write it with geopandas.to_parquet)"
-        ) from error
-    return _from_frames(path, [frame], repair=repair)
+        geo = json.loads(about.metadata[b"geo"])
+        named = "crs" in geo["columns"][geo["primary_column"]]
+    note = "read as longitude and latitude, since GeoParquet without a coordinate system means them"
+    return _from_frames(path, [frame], repair=repair, notes=() if named else (note,))
 
 
 def read_gpkg(path: Path, *, repair: bool) -> ShapeSet:
@@ -212,41 +230,39 @@ def read_gpkg(path: Path, *, repair: bool) -> ShapeSet:
     import geopandas
     import pyogrio
 
-    try:
+    with _foreign(path, "a GeoPackage", "the file is damaged or of another kind"):
         frames = [
             geopandas.read_file(path, layer=name, max_features=MAX_FEATURES + 1)
             for name, kind in pyogrio.list_layers(path)
             if kind is not None
         ]
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-        raise LayoutError(
-            f"{path.name}: not readable as a GeoPackage: {f'{error}'[:120]} (the file is damaged "
-            "or of another kind; export it again)"
-        ) from error
     return _from_frames(path, frames, repair=repair)
 
 
-def _from_frames(path: Path, frames: list[Frame], *, repair: bool) -> ShapeSet:
+def _from_frames(
+    path: Path, frames: list[Frame], *, repair: bool, notes: tuple[str, ...] = ()
+) -> ShapeSet:
     """Turn tables into shapes, in degrees."""
     if sum(map(len, frames)) > MAX_FEATURES:
         raise _too_many(path)
     records: list[Record] = []
-    notes: dict[str, None] = {}
     for frame in frames:
-        if frame.crs is None:
+        crs = frame.crs
+        if crs is None or crs.name.startswith("Undefined") or crs.is_engineering:
             raise LayoutError(
                 f"{path.name}: no coordinate system declared (any that the file names is "
                 "converted; set it when exporting, for instance EPSG:4326)"
             )
-        if not frame.crs.equals("EPSG:4326", ignore_axis_order=True):
-            notes[f"converted from {frame.crs.name} to longitude and latitude"] = None
-        geometries = frame.to_crs(4326).geometry
-        columns = [c for c in frame.columns if c in KEYS | {"layer", "width_m", "tags"}]
-        values = [frame[c].tolist() for c in columns]
+        if not crs.equals("EPSG:4326", ignore_axis_order=True):
+            notes += (f"converted from {crs.name} to longitude and latitude",)
+        with _foreign(path, "a map", "its coordinate system cannot be converted to EPSG:4326"):
+            geometries = frame.to_crs(4326).geometry
+            columns = [c for c in frame.columns if c in KEYS | {"layer", "width_m", "tags"}]
+            values = [frame[c].tolist() for c in columns]
         for i, geometry in enumerate(geometries):
             row = {c: v[i] for c, v in zip(columns, values, strict=True)}
             records.append((row, geometry))
-    return _from_records(path, records, repair=repair, notes=tuple(notes))
+    return _from_records(path, records, repair=repair, notes=tuple(dict.fromkeys(notes)))
 
 
 def _from_records(
@@ -259,7 +275,11 @@ def _from_records(
     mended = skipped = 0
     problems: list[str] = []
     for i, (properties, geometry) in enumerate(records):
-        whole, broken = mend(geometry)
+        try:
+            whole, broken = mend(shapely.force_2d(geometry))
+        except ShapelyError:
+            problems.append(f"feature {i}: a {type(geometry).__name__} that cannot be repaired")
+            continue
         if broken and not repair:
             problems.append(f"feature {i}: {shapely.is_valid_reason(geometry)}")
             continue
@@ -308,10 +328,10 @@ def _shape(
     if width_m is None or (isinstance(width_m, float) and math.isnan(width_m)):
         width_m = LINE_WIDTH_M[layer]
     if isinstance(width_m, bool) or not isinstance(width_m, int | float):
-        problems.append(f"feature {index}: width_m={width_m!r} is no number of metres")
+        problems.append(f"feature {index}: width_m={width_m!r:.40} is no number of metres")
         return None
     if not 0 < width_m <= MAX_WIDTH_M:
-        problems.append(f"feature {index}: width_m={width_m:g} (0 to {MAX_WIDTH_M:g} metres)")
+        problems.append(f"feature {index}: width_m={width_m!r:.40} (0 to {MAX_WIDTH_M:g} metres)")
         return None
     return MapShape(geometry, layer, float(width_m))
 

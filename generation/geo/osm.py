@@ -21,8 +21,11 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
-from xml.sax import SAXException
+from xml.sax import SAXException, parseString
+from xml.sax.handler import ContentHandler
+from xml.sax.xmlreader import AttributesImpl
 
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from generation.errors import LayoutError, NetworkError
@@ -41,16 +44,18 @@ SOCKET_TIMEOUT_S = 25.0
 """The longest silence of a server that is borne."""
 USER_AGENT = "Terrascape (map layouts; at most three requests for a window)"
 
-_XML_ERRORS = (
+_DAMAGED = (
+    ArithmeticError,
+    AttributeError,
+    ShapelyError,
+    LookupError,
+    RuntimeError,
     SAXException,
     SyntaxError,
-    ValueError,
-    KeyError,
     TypeError,
-    IndexError,
-    AttributeError,
+    ValueError,
 )
-"""What the parsers raise for damaged files; osmnx checks little by itself."""
+"""What the parsers raise for damaged maps; osmnx checks little by itself."""
 _lock = threading.Lock()
 _here = threading.local()
 
@@ -81,31 +86,58 @@ def read_xml(path: Path) -> list[Row]:
         Its tagged ways and multipolygons; relations whose ways are not in the file are left out.
 
     Raises:
-        LayoutError: The file is too large, no OSM XML, has a document type, or has no feature.
+        LayoutError: The file is too large, no OSM XML, has a document type, a node that is not on
+            Earth, or no feature.
     """
     from osmnx import features
     from osmnx._errors import InsufficientResponseError
 
-    _check_xml(path)
+    text = _check_xml(path)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about files that osmnx itself has written
-            frame = features.features_from_xml(path)
+            parseString(text.decode("utf-8"), _NodeCheck(path.name))
+            return _rows(features.features_from_xml(path))
+    except LayoutError:
+        raise
     except InsufficientResponseError:
         raise LayoutError(
             f"{path.name}: no tagged feature in this OSM file (it needs ways with tags such as "
             "highway or natural and the nodes they refer to; export it again)"
         ) from None
-    except _XML_ERRORS as error:
+    except _DAMAGED as error:
         raise LayoutError(
             f"{path.name}: not readable as OSM XML: {_short(error)} (the file is damaged or of "
             "another kind; export it again as .osm or .osm.pbf)"
         ) from error
-    return _rows(frame)
 
 
-def _check_xml(path: Path) -> None:
-    """Refuse what must not reach an XML parser."""
+class _NodeCheck(ContentHandler):
+    """Refuses nodes that lie nowhere on Earth; osmnx takes any number, also NaN."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def startElement(self, name: str, attrs: AttributesImpl) -> None:
+        """Look at the next element."""
+        if name != "node":
+            return
+        lat, lon = attrs.get("lat"), attrs.get("lon")
+        try:
+            on_earth = abs(float(lat or "")) <= 90 and abs(float(lon or "")) <= 180  # NaN is not
+        except ValueError:
+            on_earth = False
+        if not on_earth:
+            raise LayoutError(
+                f"{self.name}: node {attrs.get('id')!r:.40} has lat={lat!r:.40}, lon={lon!r:.40} "
+                "(lat must lie in [-90, 90] and lon in [-180, 180] degrees; correct the node or "
+                "take it out)"
+            )
+
+
+def _check_xml(path: Path) -> bytes:
+    """Read the file, and refuse what must not reach an XML parser."""
     size = path.stat().st_size
     if size > MAX_XML_BYTES:
         raise LayoutError(
@@ -122,6 +154,7 @@ def _check_xml(path: Path) -> None:
         raise LayoutError(
             f"{path.name}: no OSM XML in UTF-8 (the root element must be <osm>; export it again)"
         )
+    return text
 
 
 def query(box: tuple[float, float, float, float], endpoint: str, call: Call) -> list[Row]:
@@ -155,7 +188,7 @@ def query(box: tuple[float, float, float, float], endpoint: str, call: Call) -> 
                 f"the map server {host} {cause} (this needs the internet; try again later, or "
                 "leave out --online or give a map file)"
             ) from error
-        except (KeyError, TypeError, AttributeError, IndexError) as error:
+        except _DAMAGED as error:
             raise NetworkError(
                 f"the map server {host} sent a damaged answer: {_short(error)} (try again later, "
                 "or leave out --online)"

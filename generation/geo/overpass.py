@@ -85,8 +85,9 @@ class OverpassSource:
         shapes: list[MapShape] = []
         notes: list[str] = []
         boxes = [_snapped(box) for _, box in window_boxes(window, pad_px=4.0)]
+        deadline_s = time.monotonic() + self.total_s  # one for both sides of the antimeridian
         for box in boxes:
-            found, when, note = self._shapes(box)
+            found, when, note = self._shapes(box, deadline_s)
             shapes += found
             notes += [n for n in (note,) if n]
         source = f"OpenStreetMap through {self.endpoint}, fetched {when}"
@@ -95,13 +96,15 @@ class OverpassSource:
         extent = boxes[0] if len(boxes) == 1 else (-180.0, boxes[0][1], 180.0, boxes[0][3])
         return ShapeSet(shapes, source, ATTRIBUTION, tuple(notes), extent).draw(window)
 
-    def _shapes(self, box: tuple[float, float, float, float]) -> tuple[list[MapShape], str, str]:
+    def _shapes(
+        self, box: tuple[float, float, float, float], deadline_s: float
+    ) -> tuple[list[MapShape], str, str]:
         """Give the shapes of a box, the day they were fetched and a note if they were mended."""
         path = self.cache_dir / f"{self._key(box)}.geojson"
         kept = _read_cache(path)
         if kept is not None:
             return kept
-        shapes, mended = shapes_from_rows(self._fetch(box))
+        shapes, mended = shapes_from_rows(self._fetch(box, deadline_s))
         when = time.strftime("%Y-%m-%d", time.gmtime())
         note = f"{mended} self-intersecting areas were repaired" if mended else ""
         try:
@@ -115,9 +118,8 @@ class OverpassSource:
         parts = (self.endpoint, [f"{v:.3f}" for v in box], repr(QUERY), repr(RULES))
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
-    def _fetch(self, box: tuple[float, float, float, float]) -> list[Row]:
-        """Ask at most ``TRIES`` times within ``total_s``, waiting as the server wishes."""
-        deadline_s = time.monotonic() + self.total_s
+    def _fetch(self, box: tuple[float, float, float, float], deadline_s: float) -> list[Row]:
+        """Ask at most ``TRIES`` times before the deadline, waiting as the server wishes."""
         for attempt in range(1, TRIES + 1):
             call = Call(deadline_s)
             try:

@@ -22,7 +22,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import UInt8
 
-from generation.errors import InvalidSpecError
+from generation.errors import InvalidSpecError, MissingFileError, OutputError
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window
 from generation.media.folder import atomic_write, output_folder
@@ -108,6 +108,8 @@ class Artifact:
 def save_satellite(render: Rendered, out: Path) -> list[Path]:
     """Write a render's files, the manifest last; files that are already there are kept.
 
+    If another process saves the same render meanwhile, its files are taken as this one's.
+
     Args:
         render: The picture and all that is known of it.
         out: A folder; made if need be.
@@ -121,21 +123,17 @@ def save_satellite(render: Rendered, out: Path) -> list[Path]:
     """
     files = encode(render)
     with output_folder(out):
-        stem = _free_stem(out, stem_of(render.spec), files)
-        manifest = out / f"{stem}{_MANIFEST}"
-        paths = [out / f"{stem}{ending}" for ending in files]
-        if manifest.exists():
-            return [*paths, manifest]
-        fresh = [path for path in paths if not path.exists()]
-        try:
-            for path, data in zip(paths, files.values(), strict=True):
-                atomic_write(path, data)
-            atomic_write(manifest, _manifest_bytes(render, stem, files))
-        except BaseException:  # also Ctrl-C: nothing partial may stay
-            for path in fresh:
-                path.unlink(missing_ok=True)
-            raise
-    return [*paths, manifest]
+        while True:
+            stem = _free_stem(out, stem_of(render.spec), files)
+            manifest = out / f"{stem}{_MANIFEST}"
+            pictures = {out / f"{stem}{ending}": data for ending, data in files.items()}
+            try:
+                if not manifest.exists():
+                    _write_set(pictures, manifest, _manifest_bytes(render, stem, files))
+                return [*pictures, manifest]
+            except OutputError:  # was another process faster, or can nothing be written here?
+                if _fits(out, stem, files) and not manifest.exists():
+                    raise
 
 
 def encode(render: Rendered) -> dict[str, bytes]:
@@ -247,6 +245,8 @@ def read_artifact(path: Path) -> Artifact:
 def manifest_mistakes(path: Path) -> list[str]:
     """Compare the files of a render with its manifest; an empty list: all are there and whole.
 
+    It must list both pictures and, if the record tells of one, the layout.
+
     Raises:
         InvalidSpecError: The manifest itself cannot be read.
     """
@@ -254,7 +254,10 @@ def manifest_mistakes(path: Path) -> list[str]:
     files = content.get("files")
     if not isinstance(files, dict) or not files:
         raise InvalidSpecError(f"{path} lists no files (render anew)")
-    mistakes = []
+    record = content.get("record")
+    layout = isinstance(record, dict) and record.get("layout") is not None
+    expected = [path.with_suffix(ending).name for ending in PICTURES + (_LAYOUT,) * layout]
+    mistakes = [f"{name} is not listed" for name in expected if name not in files]
     for name, about in files.items():
         file = path.with_name(Path(name).name)
         if not file.is_file():
@@ -264,15 +267,29 @@ def manifest_mistakes(path: Path) -> list[str]:
     return mistakes
 
 
-def find_done(out: Path, spec: RunSpec) -> Path | None:
-    """Give the manifest of an earlier render of a spec whose files are all still whole."""
-    for path in sorted(out.glob(f"{stem_of(spec)}*{_MANIFEST}")):
-        try:
-            if read_spec(path) == spec and not manifest_mistakes(path):
-                return path
-        except InvalidSpecError:
-            continue  # a damaged manifest proves nothing: the render is made again, beside it
-    return None
+def find_done(
+    out: Path, spec: RunSpec, *, model_sha256: Callable[[str], str], online: bool
+) -> tuple[Path | None, list[str]]:
+    """Look for an earlier render that is what would be drawn now.
+
+    Args:
+        out: The folder of the results.
+        spec: What would be drawn.
+        model_sha256: Gives the hash of a model's weights by its name; asked only if need be.
+        online: Whether the network would be allowed.
+
+    Returns:
+        Its manifest, whose files are all listed, there and whole; or None and, for each manifest
+        of this name, why it will not do.
+    """
+    found = sorted(out.glob(f"{stem_of(spec)}*{_MANIFEST}"))
+    weights = model_sha256(spec.model) if found else ""
+    others = []
+    for path in found:
+        if not (reason := _unlike(path, spec, weights, online=online)):
+            return path, []
+        others.append(f"{path.name}: {reason}")
+    return None, others
 
 
 def stem_of(spec: RunSpec) -> str:
@@ -280,6 +297,37 @@ def stem_of(spec: RunSpec) -> str:
     lat = f"{abs(spec.lat):.3f}{'S' if spec.lat < 0 else 'N'}"
     lon = f"{abs(spec.lon):.3f}{'W' if spec.lon < 0 else 'E'}"
     return f"{spec.kind}_{lat}_{lon}_{spec.sha256()[:12]}"
+
+
+def _unlike(path: Path, spec: RunSpec, weights: str, *, online: bool) -> str:
+    """Say why the render of a manifest is not what would be drawn now; empty: it is."""
+    try:
+        artifact = read_artifact(path)
+        made = artifact.record.get("provenance")
+        if artifact.spec != spec or not isinstance(made, dict):
+            return "it has another description"
+        if made.get("model_sha256") != weights:
+            return "other weights drew it"
+        if made.get("online") is not online:
+            return f"it was drawn {'with' if made.get('online') else 'without'} the network"
+        return "; ".join(manifest_mistakes(path))
+    except (InvalidSpecError, MissingFileError):
+        return "its manifest cannot be read"
+
+
+def _write_set(pictures: Mapping[Path, bytes], manifest: Path, content: bytes) -> None:
+    """Write a render's files; after a failure, take away those that this very call has written."""
+    written = []
+    order = [*pictures.items(), (manifest, content)]
+    try:
+        for path, data in [*order, *order]:  # again: one that failed may have taken its own away
+            if atomic_write(path, data):
+                written.append(path)
+    except BaseException:  # also Ctrl-C: nothing partial may stay
+        if not manifest.exists():  # else another process has saved the same render with them
+            for path in written:
+                path.unlink(missing_ok=True)
+        raise
 
 
 def _free_stem(out: Path, stem: str, files: Mapping[str, bytes]) -> str:
@@ -292,16 +340,14 @@ def _free_stem(out: Path, stem: str, files: Mapping[str, bytes]) -> str:
 
 
 def _fits(out: Path, stem: str, files: Mapping[str, bytes]) -> bool:
-    for ending, data in files.items():
-        path = out / f"{stem}{ending}"
-        if path.exists() and not (path.is_file() and path.read_bytes() == data):
-            return False
     manifest = out / f"{stem}{_MANIFEST}"
-    if not manifest.exists():
-        return True
     try:
-        return not manifest_mistakes(manifest)
-    except InvalidSpecError:
+        for ending, data in files.items():
+            path = out / f"{stem}{ending}"
+            if path.exists() and read_bytes(path) != data:
+                return False
+        return not manifest.exists() or not manifest_mistakes(manifest)
+    except (InvalidSpecError, MissingFileError):  # no file, or gone since we looked
         return False
 
 

@@ -46,7 +46,8 @@ from generation.pipelines.parts import (
     load_text,
     set_steps,
 )
-from generation.pipelines.satellite import OnStep, Scene
+from generation.pipelines.satellite import OnStep
+from generation.pipelines.scene import Scene
 from generation.registry import find
 from generation.spec import RunSpec
 

@@ -4,7 +4,7 @@ import json
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ from diffusers import ControlNetModel, FlowMatchEulerDiscreteScheduler, UNet2DCo
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from generation.atomic import atomic_folder
 from generation.checkpoint import load_configured, load_part, model_sha256, save_part
-from generation.conditioning import Condition, Given, SatelliteConditioner
-from generation.diffusion.codec import PatchCodec, to_bytes
+from generation.conditioning import SatelliteConditioner
+from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import ControlledDenoiser
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
-from generation.encoders.text import MAX_TOKENS, STATE_DIM, TextEncoder
+from generation.encoders.text import MAX_TOKENS, TextEncoder
 from generation.errors import (
     CancelledError,
     InvalidSpecError,
@@ -33,6 +34,7 @@ from generation.errors import (
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
+from generation.pipelines.scene import ConditionSets, Scene
 from generation.registry import find, locate
 from generation.spec import RunSpec
 
@@ -56,19 +58,6 @@ class Render:
     spec: RunSpec
     window: Window
     provenance: dict[str, object]
-
-
-@dataclass(frozen=True, slots=True)
-class Scene:
-    """What one picture is given; ``None`` or an empty prompt is the learned null."""
-
-    window: Window
-    prompt: str = ""
-    layout: UInt8[np.ndarray, "height width"] | None = None
-    use_location: bool = True
-    seed: int = 0
-    place: tuple[float, float] | None = field(default=None)
-    """Latitude and longitude the model is told instead of the window's own centre."""
 
 
 class SatellitePipeline:
@@ -110,14 +99,15 @@ class SatellitePipeline:
         return next(self.unet.parameters()).device
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
-        """Save every part in diffusers' layout, by default in half precision."""
-        for name in PARTS:
-            save_part(getattr(self, name), folder / name, half=half and name != "codec")
-        self.scheduler.save_pretrained(folder / "scheduler")
+        """Save every part in diffusers' layout, by default in half precision, all or nothing."""
         index = {name: ["generation", cls.__name__] for name, cls in PARTS.items()}
-        (folder / _INDEX).write_text(
-            json.dumps({"_class_name": "SatellitePipeline", **index}, indent=2) + "\n"
-        )
+        with atomic_folder(folder) as staging:
+            for name in PARTS:
+                save_part(getattr(self, name), staging / name, half=half and name != "codec")
+            self.scheduler.save_pretrained(staging / "scheduler")
+            (staging / _INDEX).write_text(
+                json.dumps({"_class_name": "SatellitePipeline", **index}, indent=2) + "\n"
+            )
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "SatellitePipeline":
@@ -169,7 +159,7 @@ class SatellitePipeline:
         self._check(scenes)
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
-        conditions = ConditionSets(self, scenes)
+        conditions = self.conditions(scenes)
         scheduler = self._schedule(num_inference_steps)
         for i, t in enumerate(scheduler.timesteps[:num_inference_steps]):
             if cancelled is not None and cancelled():
@@ -185,8 +175,22 @@ class SatellitePipeline:
             on_step(num_inference_steps, num_inference_steps, drawn[0])
         return drawn
 
+    @torch.no_grad()
+    def reconstruct(
+        self, scenes: Sequence[Scene], images: UInt8[np.ndarray, "batch height width 3"]
+    ) -> UInt8[np.ndarray, "batch height width 3"]:
+        """Take images through the latents and the decoder, as if the sampler had found them.
+
+        What these lose is the decoder's share of what drawn pictures lack.
+        """
+        self._check(scenes)
+        x0 = self.codec.encode(to_signal(images).to(self.device))
+        noise = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
+        x = torch.lerp(x0, noise, self.decoder.hand_over)
+        return self._finish(x, self.conditions(scenes), GuidanceScales())
+
     def _finish(
-        self, x: Tensor, conditions: "ConditionSets", guidance: GuidanceScales
+        self, x: Tensor, conditions: ConditionSets, guidance: GuidanceScales
     ) -> UInt8[np.ndarray, "batch height width 3"]:
         """Let the decoder draw what the sampler has left in noise."""
         drawn = [has and guidance.layout != 0 for has in conditions.has["layout"]]
@@ -196,8 +200,14 @@ class SatellitePipeline:
         tones = self.decoder(x, share, classes, has_layout, self.codec)[1]
         return to_bytes(self.codec.untone(tones))
 
+    def conditions(self, scenes: Sequence[Scene]) -> ConditionSets:
+        """Give what the denoiser can be told of scenes."""
+        return ConditionSets(
+            scenes, self.conditioner, lambda prompts: self.text_encoder(prompts), self.text_tokens
+        )
+
     def _evaluate(
-        self, conditions: "ConditionSets", x_t: Tensor, t: Tensor, subset: frozenset[str]
+        self, conditions: ConditionSets, x_t: Tensor, t: Tensor, subset: frozenset[str]
     ) -> Tensor:
         return self.denoiser(x_t, t, conditions[subset])
 
@@ -247,60 +257,6 @@ class SatellitePipeline:
             self.codec.config["latent_channels"],
             period=world_px(window.zoom) // patch,
         )
-
-
-class ConditionSets:
-    """The conditions of a batch for any subset of inputs, each computed once."""
-
-    def __init__(self, pipeline: SatellitePipeline, scenes: Sequence[Scene]) -> None:
-        self.pipeline = pipeline
-        self.has = {
-            "text": [bool(s.prompt.strip()) for s in scenes],
-            "location": [s.use_location for s in scenes],
-            "layout": [s.layout is not None for s in scenes],
-        }
-        self.given = frozenset(name for name, flags in self.has.items() if any(flags))
-        self._base = self._inputs(scenes)
-        self._made: dict[frozenset[str], Condition] = {}
-
-    def _inputs(self, scenes: Sequence[Scene]) -> Given:
-        if "text" in self.given:
-            states, words = self.pipeline.text_encoder([s.prompt for s in scenes])
-        else:
-            # As long as any prompt, since the control branch attends to the filling as well.
-            shape = len(scenes), self.pipeline.text_tokens
-            states, words = torch.zeros(*shape, STATE_DIM), torch.ones(shape)
-        window = scenes[0].window
-        blank = np.zeros((window.height_px, window.width_px), np.uint8)
-        classes = np.stack([blank if s.layout is None else s.layout for s in scenes])
-        places = [s.place or (s.window.center.lat, s.window.center.lon) for s in scenes]
-        nothing = torch.zeros(len(scenes), dtype=torch.bool)
-        given = Given(
-            states=states,
-            words=words.bool(),
-            latlon=torch.tensor(places, dtype=torch.float32),
-            gsd_m=torch.tensor([s.window.gsd_m for s in scenes], dtype=torch.float32),
-            classes=torch.from_numpy(classes),
-            has_text=nothing,
-            has_location=nothing,
-            has_layout=nothing,
-        )
-        device = self.pipeline.device
-        return Given(**{f.name: getattr(given, f.name).to(device) for f in fields(given)})
-
-    @property
-    def classes(self) -> UInt8[Tensor, "batch height width"]:
-        """The layouts; blank where there is none."""
-        return self._base.classes
-
-    def __getitem__(self, subset: frozenset[str]) -> Condition:
-        if subset not in self._made:
-            flags = {
-                f"has_{name}": torch.tensor(self.has[name], device=self.pipeline.device)
-                for name in subset
-            }
-            self._made[subset] = self.pipeline.conditioner(replace(self._base, **flags))
-        return self._made[subset]
 
 
 @lru_cache(maxsize=1)

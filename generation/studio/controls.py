@@ -4,10 +4,11 @@ from typing import Any
 
 import gradio as gr
 
+from generation.geo.overpass import ENDPOINT, MAX_SIDE_KM, MIN_ZOOM, TOTAL_S
 from generation.geo.sources import ENDINGS
 from generation.registry import is_here, list_models
 from generation.spec import MAX_GUIDANCE, RunSpec
-from generation.studio.drawing import CANVAS_PX, palette_colours
+from generation.studio.drawing import BRUSH_PX, CANVAS_PX, FIRST_PAINT, brush, paints
 from generation.studio.form import LAYOUT_CHOICES, random_seed
 from generation.studio.map_widget import (
     CHIPS_JS,
@@ -16,11 +17,16 @@ from generation.studio.map_widget import (
     examples_html,
     world_html,
 )
-from generation.studio.stage import empty_stage, history_html, palette_html
+from generation.studio.stage import ALLOW, empty_stage, history_html
+from generation.studio.theme import SCROLL_JS
 
 _HTML = {"apply_default_css": False}
 FIRST = EXAMPLES[0]
 DEFAULT = RunSpec(lat=FIRST.lat, lon=FIRST.lon, prompt=FIRST.prompt)
+ALLOW_HINT = (
+    f"Streets from zoom {MIN_ZOOM} on, up to {MAX_SIDE_KM:.0f} km, within {TOTAL_S:.0f} s. "
+    f"{ENDPOINT.split('/')[2]} is told the frame's corners and sees your address."
+)
 
 
 class Controls:
@@ -29,7 +35,7 @@ class Controls:
     def __init__(self) -> None:
         self.file = gr.State(None)
         self.drawing = gr.State(None)
-        with gr.Row(equal_height=False):
+        with gr.Row(equal_height=False, elem_id="ts-columns"):
             with gr.Column(scale=5, min_width=330):
                 self._place()
                 self._layout()
@@ -52,15 +58,16 @@ class Controls:
 
     def _layout(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Surroundings and layout")
-            with gr.Row():
-                with gr.Column(min_width=210):
-                    self.region = gr.HTML("", js_on_load=CLICK_JS, elem_id="ts-region", **_HTML)
-                with gr.Column(min_width=210):
-                    self.layout = gr.HTML("", elem_id="ts-layout", js_on_load=None, **_HTML)
+            _title("Layout")
             self.choice = gr.Radio(
-                list(LAYOUT_CHOICES), value=DEFAULT.layout, label="Layout", elem_id="ts-choice"
+                list(LAYOUT_CHOICES),
+                value=DEFAULT.layout,
+                label="Layout",
+                show_label=False,
+                elem_id="ts-choice",
             )
+            with gr.Column(elem_classes="ts-more") as self.online_group:
+                self._streets()
             with gr.Column(visible=False) as self.file_group:
                 self.upload = gr.File(
                     label=f"Layout file ({', '.join(ENDINGS.split())})",
@@ -70,12 +77,33 @@ class Controls:
                 )
             with gr.Column(visible=False) as self.draw_group:
                 self._canvas()
-            self.layout_extras = [self.file_group, self.draw_group, self.editor, self.drawing]
+            groups = [self.online_group, self.file_group, self.draw_group]
+            self.layout_extras = [*groups, self.editor, self.drawing]
+            with gr.Row(elem_classes="ts-two"):
+                with gr.Column(min_width=130):
+                    self.region = gr.HTML("", js_on_load=CLICK_JS, elem_id="ts-region", **_HTML)
+                with gr.Column(min_width=130):
+                    self.layout = gr.HTML("", elem_id="ts-layout", js_on_load=None, **_HTML)
+
+    def _streets(self) -> None:
+        self.online = gr.Checkbox(False, label=ALLOW, info=ALLOW_HINT, elem_id="ts-online")
+        with gr.Row(visible=False) as self.street_row:
+            self.fetch = gr.Button("Fetch streets", size="sm", min_width=120, elem_id="ts-fetch")
+            self.stop_fetch = gr.Button(
+                "Stop", size="sm", interactive=False, min_width=80, elem_id="ts-stop-fetch"
+            )
 
     def _canvas(self) -> None:
-        colours = palette_colours()
+        self.paint = gr.Radio(
+            list(paints()),
+            value=FIRST_PAINT,
+            label="Paint with",
+            show_label=False,
+            elem_id="ts-palette",
+        )
         self.editor = gr.ImageEditor(
-            label="Paint with the colours of the layout",
+            label="Canvas of the layout",
+            show_label=False,
             type="numpy",
             image_mode="RGBA",
             format="png",
@@ -84,27 +112,31 @@ class Controls:
             layers=False,
             canvas_size=(CANVAS_PX, CANVAS_PX),
             fixed_canvas=True,
-            brush=gr.Brush(
-                default_size=28, colors=colours, default_color=colours[0], color_mode="fixed"
-            ),
-            eraser=gr.Eraser(default_size=28),
+            height=400,
+            brush=brush(),
+            eraser=gr.Eraser(default_size=BRUSH_PX),
             buttons=[],
             elem_id="ts-editor",
         )
-        gr.HTML(palette_html(), js_on_load=None, **_HTML)
-        self.start_over = gr.Button("Start over from the place's own layout", size="sm")
+        with gr.Row(elem_classes="ts-row-end"):
+            self.brush = gr.Slider(
+                2, 96, value=BRUSH_PX, step=2, label="Brush width", min_width=150
+            )
+            self.start_over = gr.Button("Start over", size="md", min_width=110, scale=0)
 
     def _prompt(self) -> None:
         with gr.Column(elem_classes="ts-card"):
+            _title("Prompt")
             self.prompt = gr.Textbox(
                 DEFAULT.prompt,
                 label="Prompt",
+                show_label=False,
                 placeholder="What it should look like; may be empty",
                 lines=2,
                 max_lines=4,
                 elem_id="ts-prompt",
             )
-            with gr.Row():
+            with gr.Row(elem_id="ts-actions"):
                 self.render = gr.Button(
                     "Render", variant="primary", scale=3, min_width=140, elem_id="ts-render"
                 )
@@ -121,50 +153,50 @@ class Controls:
                     elem_id="ts-seed",
                 )
                 self.new_seed = gr.Button("New seed", size="md", scale=1, min_width=90)
-                self.keep = gr.Checkbox(True, label="Keep it", scale=1, min_width=90)
+                self.keep = gr.Checkbox(True, label="Keep this seed", scale=1, min_width=130)
             self._settings()
 
     def _settings(self) -> None:
         with gr.Accordion("Settings", open=False, elem_id="ts-settings"):
             with gr.Row():
                 self.steps = _slider("Steps", 1, 200, 1, DEFAULT.steps, "ts-steps")
-                self.size = _slider("Size, pixels", 64, 1024, 8, DEFAULT.size)
-                self.zoom = _slider("Zoom", 0, 22, 1, DEFAULT.zoom)
-            with gr.Row():
-                self.text_guidance = _guidance("Prompt", DEFAULT.text_guidance)
-                self.location_guidance = _guidance("Location", DEFAULT.location_guidance)
-                self.layout_guidance = _guidance("Layout", DEFAULT.layout_guidance)
+                self.size = _slider("Size, pixels", 64, 1024, 8, DEFAULT.size, "ts-size")
+                self.zoom = _slider("Zoom", 0, 22, 1, DEFAULT.zoom, "ts-zoom")
+            self.ground = gr.HTML("", js_on_load=None, elem_id="ts-ground", **_HTML)
             gr.HTML(
-                '<p class="ts-caption">Guidance: 1 follows an input as trained, more exaggerates '
-                "it, 0 ignores it.</p>",
+                '<h3 class="ts-sub">Guidance</h3><p class="ts-caption">How far an input is '
+                "followed: 0 ignores it, 1 is as trained, more exaggerates it.</p>",
                 js_on_load=None,
                 **_HTML,
             )
             with gr.Row():
-                self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
-                self.model = gr.Dropdown(_models(), value=DEFAULT.model, label="Model")
+                self.text_guidance = _guidance("Prompt", DEFAULT.text_guidance)
+                self.location_guidance = _guidance("Location", DEFAULT.location_guidance)
+                self.layout_guidance = _guidance("Layout", DEFAULT.layout_guidance)
+            self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
+            self.model = gr.Dropdown(_models(), value=DEFAULT.model, label="Model")
 
     def _result(self) -> None:
         with gr.Column(elem_classes="ts-card", elem_id="ts-result"):
             _title("Result")
-            self.stage = gr.HTML(empty_stage(), js_on_load=None, elem_id="ts-stage", **_HTML)
-            with gr.Row(visible=False) as self.downloads:
+            self.stage = gr.HTML(empty_stage(), js_on_load=SCROLL_JS, elem_id="ts-stage", **_HTML)
+            with gr.Row(visible=False, elem_id="ts-downloads") as self.downloads:
+                gr.HTML("Download", js_on_load=None, min_width=70, scale=0, **_HTML)
                 self.files = [
-                    gr.DownloadButton(label, size="sm", min_width=96, elem_id=f"ts-get-{kind}")
-                    for label, kind in (
-                        ("Download PNG", "png"),
-                        ("GeoTIFF", "tif"),
-                        ("Manifest", "json"),
-                    )
+                    gr.DownloadButton(label, size="sm", min_width=64, elem_id=f"ts-get-{kind}")
+                    for label, kind in (("PNG", "png"), ("GeoTIFF", "tif"), ("Manifest", "json"))
                 ]
         with gr.Column(elem_classes="ts-card"):
             _title("Latest results")
             self.history = gr.HTML(
                 history_html([]), js_on_load=CHIPS_JS, elem_id="ts-history", **_HTML
             )
-            with gr.Accordion("Open a PNG, GeoTIFF or manifest from elsewhere", open=False):
+            with gr.Accordion("Open a file", open=False):
                 self.open = gr.File(
-                    type="filepath", show_label=False, height=120, elem_id="ts-open"
+                    label="A PNG, GeoTIFF or manifest that Terrascape wrote",
+                    type="filepath",
+                    height=120,
+                    elem_id="ts-open",
                 )
 
 
@@ -177,14 +209,13 @@ def _number(label: str, value: float, elem_id: str) -> gr.Number:
 
 
 def _slider(
-    label: str, low: int, high: int, step: int, value: float, elem_id: str | None = None
+    label: str, low: int, high: int, step: int, value: int, elem_id: str | None = None
 ) -> gr.Slider:
-    return gr.Slider(low, high, value=value, step=step, label=label, min_width=150, elem_id=elem_id)
+    return gr.Slider(low, high, value=value, step=step, label=label, min_width=180, elem_id=elem_id)
 
 
 def _guidance(name: str, value: float) -> gr.Slider:
-    label = f"{name} guidance"
-    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=label, min_width=150)
+    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=name, min_width=180)
 
 
 def _models() -> list[tuple[Any, Any]]:

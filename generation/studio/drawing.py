@@ -1,9 +1,11 @@
 """Layouts by hand: a canvas in the palette's colours, read back into classes."""
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import gradio as gr
 import numpy as np
 from jaxtyping import UInt8
 
@@ -15,6 +17,10 @@ from generation.media.image import png_bytes, read_bytes
 
 CANVAS_PX = 512
 """Side of the canvas; large enough to aim, whatever the size of the picture."""
+FIRST_PAINT = "ocean"
+"""The class on the brush at first."""
+BRUSH_PX = 28
+"""Width of the brush at first, pixels of the canvas."""
 MAX_UNCLEAR = 0.3
 """The largest share of a drawing that may lie between two colours."""
 LAYOUT_FOLDER = "layouts"
@@ -117,9 +123,28 @@ def drawable() -> list[LayoutClass]:
     return [each for each in CLASSES if each.name != "boundary"]
 
 
-def palette_colours() -> list[str]:
-    """Give the colours of the brush, as #rrggbb."""
-    return ["#{:02x}{:02x}{:02x}".format(*each.rgb) for each in drawable()]
+def paints() -> dict[str, str]:
+    """Give the colour of each class that can be painted, as #rrggbb."""
+    return {each.name: "#{:02x}{:02x}{:02x}".format(*each.rgb) for each in drawable()}
+
+
+def brush() -> gr.Brush:
+    """Give the brush as it is at first."""
+    return gr.Brush(
+        default_size=BRUSH_PX,
+        colors=list(paints().values()),
+        default_color=paints()[FIRST_PAINT],
+        color_mode="fixed",
+    )
+
+
+BRUSH_JS = f"""(name, size) => {{
+  const colours = {json.dumps(paints())};
+  return {{__type__: 'update', brush: {{
+    default_size: size, colors: Object.values(colours), default_color: colours[name],
+    color_mode: 'fixed'}}}};
+}}"""
+"""Takes another colour or width on the brush, in the page itself, before the next stroke."""
 
 
 def _save(data: bytes, name: str, out: Path) -> Path:

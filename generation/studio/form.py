@@ -7,8 +7,8 @@ from pathlib import Path
 
 from generation.errors import InvalidSpecError, LayoutError
 from generation.geo.layout import Layout
+from generation.geo.overpass import MIN_ZOOM
 from generation.geo.sources import FileSource, open_source
-from generation.media.artifact import Artifact
 from generation.spec import RunSpec
 from generation.studio.drawing import Drawing, keep_layout, save_drawing
 
@@ -34,6 +34,8 @@ class Form:
     file: str | None
     """The map file that was chosen."""
     drawing: Drawing | None
+    online: bool
+    """Whether streets may be fetched from OpenStreetMap."""
     prompt: str | None
     use_location: bool
     seed: str | None
@@ -59,8 +61,16 @@ class Form:
             {name: _plain(getattr(self, name)) for name in ("lat", "lon", "zoom", "size")}
         )
 
+    @property
+    def asks(self) -> bool:
+        """Whether a render asks the map server: allowed to, and where streets can be seen."""
+        near = isinstance(self.zoom, int | float) and self.zoom >= MIN_ZOOM
+        return self.online and self.choice == "auto" and near
+
     def layout(self) -> Layout | None:
-        """Give the layout as it would be rendered; nothing is written.
+        """Give the layout as it would be rendered without streets from OpenStreetMap.
+
+        Nothing is written and nobody is asked.
 
         Raises:
             TerrascapeError: The place or the layout is not one.
@@ -85,7 +95,7 @@ class Form:
         values: dict[str, object] = {
             field.name: _plain(getattr(self, field.name))
             for field in fields(self)
-            if field.name not in ("choice", "file", "drawing", "seed")
+            if field.name in SHARED
         }
         values |= {"seed": _seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
         values["model"] = self.model or ""
@@ -127,55 +137,17 @@ class Form:
         return self.file
 
 
-@dataclass(frozen=True, slots=True)
-class Restored:
-    """The page's fields for a spec of an earlier render."""
-
-    form: Form
-    note: str = ""
-    """What could not be brought back as it was."""
-
-
-def restore(artifact: Artifact, out: Path) -> Restored:
-    """Fill the page from a saved render.
-
-    A layout file is opened only if it lies among the results: a file from elsewhere must not make
-    the page read whatever path it names. The copy saved with the render stands in for it.
-    """
-    spec, note = artifact.spec, ""
-    choice, file = spec.layout, None
-    if spec.layout_path is not None:
-        choice = "file"
-        file, note = _restored_layout(artifact, out)
-    form = Form(
-        choice=choice,
-        file=file,
-        drawing=None,
-        seed=str(spec.seed),
-        **{name: getattr(spec, name) for name in _SHARED},
-    )
-    return Restored(form, note)
+SHARED = tuple(
+    field.name
+    for field in fields(Form)
+    if field.name not in ("choice", "file", "drawing", "online", "seed")
+)
+"""The fields that a RunSpec has under the same name, as the same kind of value."""
 
 
 def random_seed() -> str:
     """Draw a seed short enough to be read aloud."""
     return str(secrets.randbelow(10**9))
-
-
-_SHARED = tuple(
-    field.name for field in fields(Form) if field.name not in ("choice", "file", "drawing", "seed")
-)
-
-
-def _restored_layout(artifact: Artifact, out: Path) -> tuple[str | None, str]:
-    path = Path(artifact.spec.layout)
-    if path.is_file() and path.resolve().is_relative_to(out.resolve()):
-        return str(path), ""
-    beside = Artifact(out / artifact.path.name, artifact.ending, artifact.spec, artifact.record)
-    saved = beside.layout_file()
-    if saved is not None:
-        return str(saved), "its layout is the copy that was saved with the picture"
-    return None, f"its layout file {path.name!r} is not among the results: choose it again"
 
 
 @lru_cache(maxsize=2)

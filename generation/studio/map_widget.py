@@ -38,13 +38,13 @@ class Example(NamedTuple):
 EXAMPLES: tuple[Example, ...] = (
     Example("Zermatt", 45.98, 7.66, "snowy alpine valley"),
     Example("Nile delta", 30.85, 31.1, "green river delta in a desert"),
-    Example("Amazon near Manaus", -3.1, -60.0, "rainforest and wide rivers"),
+    Example("Amazon", -3.1, -60.0, "rainforest and wide rivers"),
     Example("Great Salt Lake", 41.1, -112.5, "salt lake among dry mountains"),
-    Example("Iceland, south coast", 63.6, -19.3, "glaciers and black sand by the sea"),
+    Example("Iceland", 63.6, -19.3, "glaciers and black sand by the sea"),
     Example("Lake Chad", 13.2, 14.1, "shallow lake at the edge of the desert"),
     Example("Bangkok", 13.7, 100.5, "city among rice fields"),
-    Example("Patagonian ice field", -49.3, -73.4, "ice field and turquoise lakes"),
-    Example("Namib desert", -24.7, 15.5, "red sand dunes by the ocean"),
+    Example("Patagonia", -49.3, -73.4, "ice field and turquoise lakes"),
+    Example("Namib", -24.7, 15.5, "red sand dunes by the ocean"),
     Example("Florida", 26.1, -80.9, "wetlands and a city by the sea"),
 )
 
@@ -160,13 +160,20 @@ def region_html(window: Window) -> str:
         f'width:{region.width:.3%};height:{region.height:.3%}"></span>'
     )
     source = region_uri(region.window)
-    about = "Map of the surroundings: click to move the picture"
+    about = "Map of the surroundings: click to move the picture, or use the arrow keys"
     wide_km = region.window.gsd_m * REGION_PX / 1000
     return (
         f"{_map(source, about, outline + _pin(x, y, hidden=True), step=1 / 64, square=True)}"
-        f'<p class="ts-caption">Around it, {_distance(wide_km)} across. The frame is what will be '
-        "drawn; click to move it.</p>"
+        f'<p class="ts-caption">Surroundings, {_distance(wide_km)} across. The frame is the '
+        "picture: click to move it.</p>"
     )
+
+
+def size_text(window: Window) -> str:
+    """Tell how large a picture is on the ground, at its middle."""
+    wide = _distance(window.gsd_m * window.width_px / 1000)
+    fine = f"{window.gsd_m:,.0f} m" if window.gsd_m >= 10 else f"{window.gsd_m:.2g} m"
+    return f"{wide} across, {fine} a pixel"
 
 
 @lru_cache(maxsize=64)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,12 @@ import numpy as np
 
 from generation.errors import CancelledError, InvalidSpecError, TerrascapeError
 from generation.geo.layers import EmbeddedSource
+from generation.geo.overpass import MIN_ZOOM
 from generation.media.artifact import Artifact, read_artifact
 from generation.studio import stage
 from generation.studio.controls import Controls
-from generation.studio.drawing import Drawing, canvas, read_drawing
-from generation.studio.form import Form, random_seed, restore
+from generation.studio.drawing import BRUSH_JS, Drawing, canvas, read_drawing
+from generation.studio.form import Form, random_seed
 from generation.studio.map_widget import (
     RegionMap,
     clicked,
@@ -26,11 +26,12 @@ from generation.studio.map_widget import (
     world_html,
     world_location,
 )
-from generation.studio.theme import SCROLL_JS
-from generation.studio.worker import Desk, Job, Progress
+from generation.studio.recall import restore
+from generation.studio.worker import Desk, Job, StreetJob, Work
 
 Changes = dict[Any, Any]
 """Components of the page and what they change to."""
+OURS = "This is a mistake of ours; what happened is told where the studio was started."
 _QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -41,16 +42,18 @@ class SatelliteTab:
         self.desk = desk
         self.ui = Controls()
         self.fields = [getattr(self.ui, field.name) for field in fields(Form)]
+        ui = self.ui
+        self.shown = [ui.world, ui.region, ui.layout, ui.ground, ui.street_row, ui.fetch]
 
     def wire(self, page: gr.Blocks) -> None:
         """Connect the controls with what they do."""
-        ui, shown = self.ui, [self.ui.world, self.ui.region, self.ui.layout]
+        ui = self.ui
+        watched = ui.lat, ui.lon, ui.zoom, ui.size, ui.choice, ui.file, ui.drawing, ui.online
         gr.on(
-            [each.change for each in (ui.lat, ui.lon, ui.zoom, ui.size, ui.choice, ui.file)]
-            + [ui.drawing.change, page.load],
+            [*(each.change for each in watched), page.load],
             self.refresh,
             self.fields,
-            shown,
+            self.shown,
             trigger_mode="always_last",
             **_QUIET,
         )
@@ -70,6 +73,19 @@ class SatelliteTab:
         ui = self.ui
         ui.upload.upload(lambda path: path, ui.upload, ui.file, **_QUIET)
         ui.upload.clear(lambda: None, None, ui.file, **_QUIET)
+        fetched = ui.fetch.click(
+            self.fetch_streets,
+            self.fields,
+            [ui.layout, ui.fetch, ui.stop_fetch],
+            trigger_mode="once",
+            concurrency_limit=None,
+            **_QUIET,
+        )
+        fetched.success(self.refresh, self.fields, self.shown, **_QUIET)  # the place may have moved
+        ui.stop_fetch.click(self.stop_fetch, None, ui.stop_fetch, **_QUIET)
+        gr.on(
+            [ui.paint.change, ui.brush.change], None, [ui.paint, ui.brush], ui.editor, js=BRUSH_JS
+        )
         ui.start_over.click(self.start_drawing, self.fields, [ui.editor, ui.drawing], **_QUIET)
         ui.editor.input(
             self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **_QUIET
@@ -79,7 +95,7 @@ class SatelliteTab:
         ui = self.ui
         results = [ui.stage, ui.downloads, *ui.files, ui.history]
         ui.new_seed.click(random_seed, None, ui.seed, **_QUIET)
-        gr.on(
+        rendered = gr.on(
             [ui.render.click, ui.prompt.submit],
             self.render,
             [*self.fields, ui.keep],
@@ -88,7 +104,7 @@ class SatelliteTab:
             concurrency_limit=None,
             **_QUIET,
         )
-        ui.render.click(None, js=SCROLL_JS)
+        rendered.success(self.refresh, self.fields, self.shown, **_QUIET)  # streets may have come
         ui.cancel.click(self.cancel, None, ui.cancel, **_QUIET)
         restored = [*self.fields, ui.keep, ui.upload, *results]
         ui.history.click(self.bring_back, None, restored, **_QUIET)
@@ -96,19 +112,41 @@ class SatelliteTab:
 
     # What is shown while the fields change
 
-    def refresh(self, *values: object) -> tuple[Any, Any, Any]:
+    def refresh(self, *values: object) -> Changes:
         """Draw the maps and the layout for what the fields say."""
-        form = Form.of(values)
-        world = world_html(form.lat, form.lon)
+        ui, form = self.ui, Form.of(values)
+        changes: Changes = {
+            ui.world: world_html(form.lat, form.lon),
+            ui.street_row: gr.update(visible=form.online),
+            ui.fetch: gr.update(interactive=form.asks),
+        }
         try:
             window = form.place().window()
         except TerrascapeError as error:
-            return world, gr.skip(), stage.refused_html(str(error))
+            return {**changes, ui.layout: stage.refused_html(str(error)), ui.ground: ""}
+        return {
+            **changes,
+            ui.region: region_html(window),
+            ui.ground: stage.size_html(window),
+            ui.layout: self._preview(form),
+        }
+
+    def _preview(self, form: Form) -> str:
+        """Show the layout as far as it is known without asking anybody."""
         try:
-            shown = stage.layout_html(form.layout())
+            if form.asks:
+                return self._streets(form)
+            return stage.layout_html(form.layout(), _out_of_sight(form))
         except TerrascapeError as error:
-            shown = stage.refused_html(str(error))
-        return world, region_html(window), shown
+            return stage.refused_html(str(error))
+
+    def _streets(self, form: Form) -> str:
+        known = self.desk.streets.get(form.place().window())
+        layout = known or form.layout()
+        if layout is None or known:
+            return stage.layout_html(layout)
+        note = "These are the world layers; 'Fetch streets' or 'Render' gets the streets."
+        return stage.layout_html(replace(layout, notes=()), note)
 
     def remember(self) -> str:
         """List what the folder holds already."""
@@ -142,7 +180,7 @@ class SatelliteTab:
         editor, drawing = gr.skip(), gr.skip()
         if form.choice == "draw" and form.drawing is None:
             editor, drawing = self.start_drawing(*values)
-        groups = [gr.update(visible=form.choice == kind) for kind in ("file", "draw")]
+        groups = [gr.update(visible=form.choice == kind) for kind in ("auto", "file", "draw")]
         return [*groups, editor, drawing]
 
     def start_drawing(self, *values: object) -> tuple[Any, Any]:
@@ -161,6 +199,29 @@ class SatelliteTab:
         with told():
             return read_drawing(pixels)
 
+    def fetch_streets(self, request: gr.Request, *values: object) -> Iterator[Changes]:
+        """Ask the map server for the streets, to see them before the render."""
+        ui, visitor, form = self.ui, request.session_hash or "", Form.of(values)
+        with told():
+            if not form.asks:
+                raise InvalidSpecError(_out_of_sight(form) or f"tick {stage.ALLOW!r} first")
+            job = StreetJob(self.desk, form.place().window())
+        with self._watched(visitor, job):
+            yield {ui.fetch: gr.update(interactive=False), ui.stop_fetch: _pressable(True)}
+            for progress in job.watch():
+                yield {ui.layout: stage.asking_html(progress)}
+        yield {
+            ui.layout: self._preview(form) if _went_well(job) else stage.refused_html(_why(job)),
+            ui.fetch: _pressable(True),
+            ui.stop_fetch: _pressable(False),
+        }
+        raise_error(job)
+
+    def stop_fetch(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
+        """Wait for the map server no longer."""
+        self.desk.stop(request.session_hash or "", StreetJob)
+        return _pressable(False)
+
     # The render
 
     def render(self, request: gr.Request, *values: object) -> Iterator[Changes]:
@@ -172,46 +233,46 @@ class SatelliteTab:
             if not keep:
                 form = replace(form, seed=random_seed())
             spec = form.spec(self.desk.out)
-            layout = stage.image_uri(form.layout())
-        job = self.desk.begin(visitor, spec)
-        try:
+            layout = None if form.asks else stage.image_uri(form.layout())
+        job = Job(spec, self.desk, online=form.asks)
+        with self._watched(visitor, job):
             yield {
                 ui.seed: str(spec.seed),
                 ui.render: gr.update(interactive=False, value="Rendering…"),
-                ui.cancel: gr.update(interactive=True),
-                ui.stage: stage.running_stage(Progress(), layout),
+                ui.cancel: _pressable(True),
+                ui.stage: stage.running_stage(job.progress, layout),
                 ui.downloads: gr.update(visible=False),
             }
             for progress in job.watch():
+                layout = layout or stage.image_uri(job.streets)
                 yield {ui.stage: stage.running_stage(progress, layout)}
-        finally:  # also when the page is closed or loaded anew
-            self.desk.end(visitor, job)
         yield {**self._idle(), **self._ended(job, layout)}
-        if isinstance(job.error, TerrascapeError):
-            if not isinstance(job.error, CancelledError):
-                raise refusal(job.error)
-        elif job.error is not None:
-            raise gr.Error(
-                "This is a mistake of ours; what happened is told where the studio was started.",
-                title="Not drawn",
-            ) from job.error
+        raise_error(job)
+
+    @contextmanager
+    def _watched(self, visitor: str, work: Work) -> Iterator[None]:
+        """Run work while somebody watches: until the page is closed or loaded anew."""
+        self.desk.begin(visitor, work)
+        try:
+            yield
+        finally:
+            self.desk.end(visitor, work)
 
     def cancel(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
         """Stop the visitor's render at its next step."""
-        self.desk.stop(request.session_hash or "")
-        return gr.update(interactive=False)
+        self.desk.stop(request.session_hash or "", Job)
+        return _pressable(False)
 
     def _idle(self) -> Changes:
         return {
             self.ui.render: gr.update(interactive=True, value="Render"),
-            self.ui.cancel: gr.update(interactive=False),
+            self.ui.cancel: _pressable(False),
         }
 
     def _ended(self, job: Job, layout: str | None) -> Changes:
         if job.result is None:
-            text = f"Not drawn: {job.error}"
-            if isinstance(job.error, CancelledError):
-                text = "Stopped. Nothing was saved."
+            stopped = _went_well(job)
+            text = "Stopped. Nothing was saved." if stopped else f"Not drawn: {_why(job)}"
             return {self.ui.stage: stage.stopped_stage(job.progress, layout, text)}
         files = {_ending(path): path for path in job.paths}
         html = stage.finished_stage(
@@ -242,8 +303,8 @@ class SatelliteTab:
     def _restored(self, artifact: Artifact) -> Changes:
         ui, back = self.ui, restore(artifact, self.desk.out)
         if back.note:
-            gr.Info(escape(back.note), title="Layout")
-        html = stage.artifact_stage(artifact)
+            gr.Info(stage.page_words(back.note), title="Layout")
+        html = stage.artifact_stage(artifact, self.desk.out)
         filled = {getattr(ui, each.name): getattr(back.form, each.name) for each in fields(Form)}
         saved: Changes = {ui.downloads: gr.update(visible=False)}
         if artifact.path.parent.resolve() == self.desk.out.resolve():
@@ -274,7 +335,38 @@ def told() -> Iterator[None]:
 
 def refusal(error: TerrascapeError) -> gr.Error:
     """Give the message for a mistake that a person can mend."""
-    return gr.Error(escape(str(error)), title="Not possible", print_exception=False)
+    return gr.Error(stage.page_words(str(error)), title="Not possible", print_exception=False)
+
+
+def raise_error(work: Work) -> None:
+    """Tell what went wrong with some work; a person's own stop is nothing wrong."""
+    if isinstance(work.error, TerrascapeError):
+        if not _went_well(work):
+            raise refusal(work.error)
+    elif work.error is not None:
+        raise gr.Error(OURS, title="Not done") from work.error
+
+
+def _went_well(work: Work) -> bool:
+    return work.error is None or isinstance(work.error, CancelledError)
+
+
+def _why(work: Work) -> str:
+    return str(work.error) if isinstance(work.error, TerrascapeError) else OURS
+
+
+def _out_of_sight(form: Form) -> str:
+    """Say why streets are allowed and still not asked for; empty if that is not so."""
+    if form.asks or not form.online or form.choice != "auto":
+        return ""
+    return (
+        f"zoom {form.zoom} shows no streets: OpenStreetMap is asked from zoom {MIN_ZOOM} on "
+        "(raise the zoom in the settings)"
+    )
+
+
+def _pressable(yes: bool) -> Any:  # noqa: ANN401 - an update
+    return gr.update(interactive=yes)
 
 
 def _ending(path: Path) -> str:

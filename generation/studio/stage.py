@@ -9,11 +9,13 @@ import numpy as np
 from generation.errors import TerrascapeError
 from generation.geo.layout import CLASSES, Layout
 from generation.geo.mercator import Window
+from generation.geo.overpass import TOTAL_S
 from generation.media.artifact import Artifact, read_artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
-from generation.studio.drawing import drawable
+from generation.studio.map_widget import size_text
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
+from generation.studio.recall import find_layout, find_picture
 from generation.studio.worker import Progress
 
 HISTORY = 12
@@ -24,6 +26,14 @@ _PHASES = {
     "loading": "Loading the model and the layout",
     "saving": "Saving",
 }
+ALLOW = "Allow OpenStreetMap"
+"""The name of the control that lets the network be used."""
+_CONTROLS = (
+    ("or --online", f"or tick {ALLOW!r}"),
+    ("leave out --online", f"untick {ALLOW!r}"),
+    ("--layout auto", "'World layers'"),
+)
+"""What messages call the options of the commands, and what these are on the page."""
 
 
 def stage_html(image: str, layout: str, below: str, *, busy: bool = False) -> str:
@@ -44,19 +54,16 @@ def empty_stage() -> str:
 
 def running_stage(progress: Progress, layout: str | None) -> str:
     """Show a render on its way."""
-    source = None if progress.preview is None else preview_uri(progress.preview)
-    text = _PHASES.get(progress.phase, f"Step {progress.step} of {progress.steps}")
-    if progress.phase == "drawing" and progress.left_s is not None:
-        text += f", about {progress.left_s:.0f} s left"
     share = progress.step / progress.steps if progress.steps else 0.0
     bar = (
-        f'<div class="ts-progress" role="progressbar" aria-valuemin="0" aria-valuemax="100" '
-        f'aria-valuenow="{share:.0%}"><span style="width:{share:.0%}"></span></div>'
-        f'<p class="ts-status" role="status">{text}…</p>'
+        f'<div class="ts-progress" role="progressbar" aria-label="Steps drawn" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
+        f'<span style="width:{share:.0%}"></span></div>'
+        f'<p class="ts-status" role="status">{_doing(progress)}…</p>'
     )
+    source = None if progress.preview is None else preview_uri(progress.preview)
     image = _figure(source, "Image", "The first step is on its way", live=True)
-    empty = "" if layout else "No layout was given"
-    return stage_html(image, _figure(layout, "Its layout", empty), bar, busy=True)
+    return stage_html(image, _layout_figure(layout, progress), bar, busy=True)
 
 
 def stopped_stage(progress: Progress, layout: str | None, text: str) -> str:
@@ -64,67 +71,61 @@ def stopped_stage(progress: Progress, layout: str | None, text: str) -> str:
     source = None if progress.preview is None else preview_uri(progress.preview)
     caption = "Unfinished, not saved" if source else "Image"
     image = _figure(source, caption, "Nothing was drawn")
-    empty = "" if layout else "No layout was given"
-    return stage_html(image, _figure(layout, "Its layout", empty), _note(text))
+    return stage_html(image, _layout_figure(layout, progress), _note(text))
 
 
 def finished_stage(picture: Path, layout: Path | None, spec: RunSpec, record: object) -> str:
     """Show a render that lies on disk; the picture in the page is the very file."""
-    source = (
-        data_uri(read_bytes(picture)) if picture.suffix == ".png" else png_uri(open_rgb(picture))
-    )
-    shown = None if layout is None else data_uri(read_bytes(layout))
-    empty = "Drawn without a layout" if spec.layout == "none" else "Its layout is not here"
-    pair = _figure(source, "Image", "", badge=True), _figure(shown, "Its layout", empty)
-    return stage_html(*pair, _facts(spec, record))
+    shown = None if layout is None else _source(layout)
+    return _result(_source(picture), shown, spec, record)
 
 
-def artifact_stage(artifact: Artifact) -> str:
-    """Show a render that was opened.
+def artifact_stage(artifact: Artifact, out: Path) -> str:
+    """Show a render that was opened, and the layout that it followed if that is to be had.
 
     Raises:
         TerrascapeError: Its picture cannot be read.
     """
-    picture = artifact.sibling(".png") if artifact.ending == ".json" else artifact.path
-    record = artifact.record.get("provenance")
-    if not picture.is_file():
-        return stage_html(
-            _figure(None, "Image", "Press Render to draw it again"),
-            _figure(None, "Its layout", ""),
-            _facts(artifact.spec, record),
-        )
     if artifact.ending == ".tif":
-        image = _figure(png_uri(artifact.pixels()), "Image", "", badge=True)
-        return stage_html(
-            image, _figure(None, "Its layout", "Shown left"), _facts(artifact.spec, record)
-        )
-    return finished_stage(picture, artifact.layout_file(), artifact.spec, record)
+        source: str | None = png_uri(artifact.pixels())
+    else:
+        picture = artifact.path if artifact.ending == ".png" else find_picture(artifact, out)
+        source = None if picture is None else _source(picture)
+    layout = find_layout(artifact, out)
+    shown = None if layout is None else png_uri(layout)
+    return _result(source, shown, artifact.spec, artifact.record.get("provenance"))
 
 
 def layout_html(layout: Layout | None, note: str = "") -> str:
     """Show the layout that will be followed, with what its colours mean."""
     if layout is None:
-        nothing = _figure(None, "Layout", "None: the model is free")
+        nothing = _figure(None, "No layout", "The model is free")
         return f'<div class="ts-layout">{nothing}</div>'
-    figure = _figure(png_uri(layout.rgb()), "Layout", "")
+    figure = _figure(png_uri(layout.rgb()), f"Layout, {size_text(layout.window)}", "")
     told = "".join(_note(text) for text in (*layout.notes, note) if text)
-    credit = f'<p class="ts-credit">{escape(layout.attribution)}</p>' if layout.attribution else ""
+    credit = _credit(layout.attribution)
     return f'<div class="ts-layout">{figure}{_legend(layout)}{told}{credit}</div>'
 
 
 def refused_html(text: str) -> str:
     """Tell in the layout's place why there is none."""
     return (
-        f'<div class="ts-layout">{_figure(None, "Layout", "")}'
-        f'<p class="ts-note ts-wrong" role="alert">{escape(text)}</p></div>'
+        f'<div class="ts-layout">{_figure(None, "Layout", "Not to be had")}'
+        f'<p class="ts-note ts-wrong" role="alert">{page_words(text)}</p></div>'
+    )
+
+
+def asking_html(progress: Progress) -> str:
+    """Tell in the layout's place that the map server is being asked."""
+    return (
+        f'<div class="ts-layout" aria-busy="true">{_figure(None, "Layout", "On its way")}'
+        f'<p class="ts-note" role="status">{_doing(progress)}…</p></div>'
     )
 
 
 def size_html(window: Window) -> str:
-    """Tell how large the picture is on the ground."""
-    km = window.gsd_m * window.width_px / 1000
-    metres = f"{window.gsd_m:,.0f} m" if window.gsd_m >= 2 else f"{window.gsd_m:.2f} m"
-    return f'<p class="ts-caption">{km:,.1f} km across, {metres} a pixel</p>'
+    """Tell how large the picture will be on the ground."""
+    return f'<p class="ts-caption">The picture is {escape(size_text(window))}.</p>'
 
 
 def history_html(artifacts: Sequence[Artifact], shown: str = "") -> str:
@@ -151,19 +152,46 @@ def recent(out: Path, limit: int = HISTORY) -> list[Artifact]:
     return found
 
 
-def palette_html() -> str:
-    """Name the colours of the brush."""
-    entries = "".join(
-        f'<li title="{escape(each.meaning)}"><i style="background:rgb{each.rgb}"></i>'
-        f"{each.name}</li>"
-        for each in drawable()
-    )
-    return f'<ul class="ts-legend" aria-label="Colours">{entries}</ul>'
-
-
 def image_uri(layout: Layout | None) -> str | None:
     """Give a layout as a picture for the page."""
     return None if layout is None else png_uri(layout.rgb())
+
+
+def page_words(text: str) -> str:
+    """Escape a message for the page, and name the page's controls instead of the commands'."""
+    for command, control in _CONTROLS:
+        text = text.replace(command, control)
+    return escape(text)
+
+
+def _doing(progress: Progress) -> str:
+    """Say in a few words what is being done."""
+    if progress.phase == "asking":
+        return f"Asking OpenStreetMap, {progress.waited_s} s of at most {TOTAL_S:.0f} s"
+    if progress.phase != "drawing":
+        return _PHASES[progress.phase]
+    text = f"Step {progress.step} of {progress.steps}"
+    return text if progress.left_s is None else f"{text}, about {progress.left_s:.0f} s left"
+
+
+def _source(picture: Path) -> str:
+    """Give a picture on disk for ``src``; a PNG as the very file that it is."""
+    if picture.suffix == ".png":
+        return data_uri(read_bytes(picture))
+    return png_uri(open_rgb(picture))
+
+
+def _result(picture: str | None, layout: str | None, spec: RunSpec, record: object) -> str:
+    """Show a finished render beside its layout, with what is known of it."""
+    size = f"Image, {size_text(spec.window())}"
+    image = _figure(picture, size, "Press Render to draw it again", badge=picture is not None)
+    empty = "Drawn without a layout" if spec.layout == "none" else "Its layout is not here"
+    return stage_html(image, _figure(layout, "Its layout", empty), _facts(spec, record))
+
+
+def _layout_figure(layout: str | None, progress: Progress) -> str:
+    asked = progress.phase == "asking"
+    return _figure(layout, "Its layout", "Not here yet" if asked else "No layout was given")
 
 
 def _figure(
@@ -213,11 +241,16 @@ def _facts(spec: RunSpec, record: object) -> str:
     told = about.get("notes")
     notes = "".join(_note(str(text)) for text in told) if isinstance(told, list | tuple) else ""
     line = " · ".join(escape(fact) for fact in facts)
-    return f'{prompt}<p class="ts-facts">{line}</p>{notes}'
+    credit = _credit(str(about.get("attribution", "")))
+    return f'{prompt}<p class="ts-facts">{line}</p>{notes}{credit}'
 
 
 def _note(text: str) -> str:
-    return f'<p class="ts-note">{escape(text)}</p>'
+    return f'<p class="ts-note">{page_words(text)}</p>'
+
+
+def _credit(text: str) -> str:
+    return f'<p class="ts-credit">{escape(text)}</p>' if text else ""
 
 
 def _thumb(artifact: Artifact, shown: str) -> str:

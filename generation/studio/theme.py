@@ -2,6 +2,8 @@
 
 import gradio as gr
 
+from generation.studio.drawing import paints
+
 FONTS = ["ui-sans-serif", "system-ui", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]
 MONO = ["ui-monospace", "SFMono-Regular", "Consolas", "monospace"]
 
@@ -11,9 +13,18 @@ HEAD = (
     "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
     "%3Ccircle cx='16' cy='16' r='15' fill='%2389b9d0'/%3E"
     "%3Cpath d='M4 22l8-11 5 6 4-5 7 10a15 15 0 0 1-24 0z' fill='%230f766e'/%3E%3C/svg%3E\">"
+    "<style>@media (max-width: 640px) {"  # here, for in the sheet below media rules reach no frame
+    " .gradio-container > .main { padding: 8px 8px 84px !important; } }</style>"
 )
 
-CSS = """
+_SWATCHES = "".join(
+    f'#ts-palette input[value="{name}"] {{ background-color: {colour} !important; }}\n'
+    for name, colour in paints().items()
+)
+
+CSS = (
+    _SWATCHES
+    + """
 .gradio-container { max-width: 1440px !important; margin: 0 auto !important; }
 .ts-head { display: flex; align-items: center; gap: 12px; flex-wrap: wrap; padding: 4px 2px 0; }
 .ts-head svg { width: 34px; height: 34px; flex: none; }
@@ -28,9 +39,19 @@ CSS = """
 .ts-card .block { overflow: visible; }
 .ts-card label > span:first-child, .ts-card .block > .wrap + span { margin-bottom: 4px; }
 .ts-row-end { align-items: flex-end; }
-.ts-row-end button { min-height: 42px; }
+.ts-row-end > button { min-height: 42px; }
+.ts-row-end .form { align-items: flex-end; }
 .ts-row-end .block:has(input[type=checkbox]) { padding-bottom: 10px !important; }
 .ts-title { font-size: .98rem; font-weight: 620; margin: 0; }
+.ts-sub { font-size: .9rem; font-weight: 560; margin: 6px 0 0; }
+.ts-sub + .ts-caption { margin: 2px 0 0; }
+.ts-more { gap: 10px !important; }
+.ts-card .label-wrap { text-align: left; }
+.ts-card .label-wrap .icon { flex: none; font-size: .7rem; }
+.gradio-container :is(button, input, textarea, summary, [role=button]):focus-visible {
+  outline: 3px solid var(--color-accent); outline-offset: 2px; }
+.gradio-container label:has(input[type=radio]:focus-visible) {
+  outline: 3px solid var(--color-accent); outline-offset: 2px; }
 
 .ts-map { position: relative; aspect-ratio: 2 / 1; border-radius: 10px; overflow: hidden;
   cursor: crosshair; border: 1px solid var(--border-color-primary); background: #b0d0e3;
@@ -50,8 +71,25 @@ CSS = """
   color: var(--body-text-color); border-radius: 999px; padding: 5px 12px; font-size: .84rem;
   cursor: pointer; white-space: nowrap; min-height: 32px; }
 .ts-chip:hover { border-color: var(--color-accent); }
-.ts-chip:focus-visible, .ts-thumb:focus-visible {
-  outline: 3px solid var(--color-accent); outline-offset: 2px; }
+#ts-palette .wrap { display: grid; grid-template-columns: repeat(auto-fill, minmax(88px, 1fr));
+  gap: 6px; }
+#ts-palette label { gap: 7px; padding: 4px 7px; font-size: .8rem; min-height: 32px; margin: 0;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
+#ts-palette label.selected { border-color: var(--color-accent);
+  box-shadow: inset 0 0 0 1px var(--color-accent); }
+#ts-palette label span { margin: 0; }
+#ts-palette input { width: 15px; height: 15px; border-radius: 4px; border: 1px solid #0003;
+  background-image: none !important; }
+#ts-downloads { align-items: center; }
+#ts-editor { border: 1px solid var(--border-color-primary) !important; border-radius: 10px;
+  background: var(--background-fill-secondary); overflow: hidden !important; }
+#ts-editor .image-container { background: transparent; }
+/* the colour and the width of the brush have controls of their own, with names */
+#ts-editor button:is([aria-label=Color], [aria-label="Brush Size"], [aria-label="Clear canvas"]),
+#ts-editor .half-container.right { display: none; }
+#ts-editor .toolbar-wrap { top: 4px; left: 10px; right: auto; width: auto; border: 0;
+  background: transparent; }
+#ts-editor .toolbar-wrap .half-container { flex-direction: row; padding: 0; }
 .ts-caption, .ts-credit, .ts-facts { margin: 6px 0 0; font-size: .82rem;
   color: var(--body-text-color-subdued); line-height: 1.4; }
 .ts-credit { font-size: .72rem; }
@@ -91,23 +129,40 @@ CSS = """
 .ts-thumb img { width: 100%; height: 100%; object-fit: cover; display: block; margin: 0; }
 
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; }
   .ts-card { padding: 12px !important; }
+  .ts-head { gap: 8px; }
   .ts-head p { flex-basis: 100%; order: 3; }
+  .ts-head .ts-badge { margin-left: auto; }
   .ts-chips { flex-wrap: nowrap; overflow-x: auto; scrollbar-width: none; margin: 0 -12px;
     padding: 2px 12px; }
+  .ts-chip { min-height: 40px; }
+  .ts-legend { gap: 4px 10px; }
+  .ts-legend small { display: none; }
+  .ts-two { flex-wrap: nowrap !important; }
   .ts-pair { grid-template-columns: 1fr; }
+  .ts-stage[aria-busy] figure:nth-child(2) { display: none; }  /* the steps are told in its place */
+  #ts-choice .wrap { display: grid; grid-template-columns: 1fr 1fr; }
   .ts-pair .ts-frame:has(.ts-empty) { aspect-ratio: 4 / 1; }
+  #ts-downloads button { min-height: 40px; padding: 0 6px; }
+  #ts-editor { height: 330px !important; }
+  /* always within reach of the thumb */
+  #ts-actions { position: fixed; inset: auto 0 0; z-index: 50; flex-wrap: nowrap;
+    padding: 10px 16px calc(10px + env(safe-area-inset-bottom));
+    background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary);
+    box-shadow: 0 -4px 16px #0001; }
 }
 @media (prefers-reduced-motion: reduce) { .ts-progress span { transition: none; } }
 .dark .ts-map:not(.ts-square) img { filter: brightness(.86); }
 """
+)
 
-SCROLL_JS = """() => {
-  if (window.innerWidth < 900) {
-    document.getElementById('ts-result')?.scrollIntoView({behavior: 'smooth', block: 'start'});
+SCROLL_JS = """
+document.addEventListener('click', (event) => {
+  if (window.innerWidth < 900 && event.target.closest('#ts-render')) {
+    document.getElementById('ts-result').scrollIntoView({behavior: 'smooth', block: 'start'});
   }
-}"""
+});
+"""
 """On a phone the result lies below what was pressed."""
 
 MARK = (
@@ -136,7 +191,9 @@ def studio_theme() -> gr.themes.Base:
         body_background_fill="*neutral_50",
         body_background_fill_dark="*neutral_950",
         button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
         button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
         button_primary_text_color="white",
         block_border_width="0px",
         block_padding="0px",
@@ -158,7 +215,7 @@ def header_html() -> str:
     """Give the page's head: what this is, and that what it shows is synthetic."""
     return (
         f'<header class="ts-head">{MARK}<h1>Terrascape</h1>'
-        "<p>Draws what a place may look like from space, on this machine, offline.</p>"
+        "<p>Draws what a place may look like from space, on this machine.</p>"
         '<span class="ts-badge" title="Every image here is made by a model">synthetic images'
         "</span></header>"
     )

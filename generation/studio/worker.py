@@ -1,4 +1,8 @@
-"""One render in the background: watched while it goes, stopped at the next step when asked to."""
+"""Work in the background: watched while it goes, stopped at its next step when asked to.
+
+Two kinds: a ``Job`` renders and saves, a ``StreetJob`` asks the map server alone, for a look before
+the render. Each visitor has at most one of a kind; all share one seat at the model.
+"""
 
 import threading
 import time
@@ -11,53 +15,69 @@ import numpy as np
 from jaxtyping import UInt8
 
 from generation.errors import CancelledError, TerrascapeError
+from generation.geo.layout import Layout
+from generation.geo.mercator import Window
+from generation.geo.sources import LayoutSource, OnlineSource, cache_folder
 from generation.media.artifact import Rendered, save_satellite
 from generation.media.folder import output_folder
 from generation.spec import RunSpec
 
 LOOK_S = 0.25
 """How often a watcher is told something, at most and at least."""
+KEPT_STREETS = 8
+"""How many fetched street maps are kept in memory, to be shown again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Progress:
-    """How far a render is."""
+    """How far a piece of work is."""
 
     phase: str = "waiting"
-    """``waiting``, ``loading``, ``drawing`` or ``saving``."""
+    """``waiting``, ``asking`` (the map server), ``loading``, ``drawing`` or ``saving``."""
     step: int = 0
     steps: int = 0
     preview: UInt8[np.ndarray, "height width 3"] | None = None
     left_s: float | None = None
+    waited_s: int = 0
+    """Whole seconds since the map server was asked."""
 
 
 @dataclass
 class Desk:
-    """What all visitors share: the folder of the results, and the one seat at the model."""
+    """What all visitors share: the results' folder, the seat at the model, the map server."""
 
     out: Path
+    map_server: LayoutSource = field(default_factory=lambda: OnlineSource(cache_folder()))
+    """Who is asked for streets; it keeps its answers on disk."""
     seat: threading.Lock = field(default_factory=threading.Lock)
-    jobs: dict[str, "Job"] = field(default_factory=dict)
-    """The running render of each visitor."""
+    work: dict[tuple[str, type["Work"]], "Work"] = field(default_factory=dict)
+    """What runs for each visitor, one of a kind."""
+    streets: dict[Window, Layout] = field(default_factory=dict)
+    """The street maps that came last."""
 
-    def begin(self, visitor: str, spec: RunSpec) -> "Job":
-        """Start a render; one that the visitor still has running is stopped."""
-        self.stop(visitor)
-        job = self.jobs[visitor] = Job(spec, self)
-        job.start()
-        return job
+    def begin(self, visitor: str, work: "Work") -> None:
+        """Start some work; what the visitor still has running of its kind is stopped."""
+        self.stop(visitor, type(work))
+        self.work[visitor, type(work)] = work
+        work.start()
 
-    def stop(self, visitor: str) -> None:
-        """Stop what a visitor has running, if anything."""
-        job = self.jobs.pop(visitor, None)
-        if job is not None:
-            job.stopped.set()
+    def stop(self, visitor: str, kind: type["Work"]) -> None:
+        """Stop what a visitor has running of a kind, if anything."""
+        work = self.work.pop((visitor, kind), None)
+        if work is not None:
+            work.stopped.set()
 
-    def end(self, visitor: str, job: "Job") -> None:
-        """Forget a render that nobody watches any more, and stop it if it still runs."""
-        job.stopped.set()
-        if self.jobs.get(visitor) is job:
-            del self.jobs[visitor]
+    def end(self, visitor: str, work: "Work") -> None:
+        """Forget work that nobody watches any more, and stop it if it still runs."""
+        work.stopped.set()
+        if self.work.get((visitor, type(work))) is work:
+            del self.work[visitor, type(work)]
+
+    def keep_streets(self, layout: Layout) -> None:
+        """Keep a fetched street map, and let go of the oldest when there are many."""
+        self.streets[layout.window] = layout
+        for window in list(self.streets)[:-KEPT_STREETS]:
+            self.streets.pop(window, None)
 
     def warm_up(self, model: str) -> threading.Thread:
         """Load a model in the background, so that the first render need not wait for it.
@@ -79,35 +99,30 @@ class Desk:
         return thread
 
 
-class Job(threading.Thread):
-    """A render on its way to disk."""
+class Work(threading.Thread):
+    """Something done in the background for a visitor, who watches and may stop it."""
 
-    def __init__(self, spec: RunSpec, desk: Desk) -> None:
-        super().__init__(name="render", daemon=True)
-        self.spec, self.desk = spec, desk
+    def __init__(self, desk: Desk, window: Window, steps: int = 0) -> None:
+        super().__init__(name=type(self).__name__, daemon=True)
+        self.desk, self.window = desk, window
         self.stopped = threading.Event()
-        self.progress = Progress(steps=spec.steps)
-        self.result: Rendered | None = None
-        self.paths: list[Path] = []
+        self.progress = Progress(steps=steps)
+        self.streets: Layout | None = None
         self.error: BaseException | None = None
-        self._began = 0.0
 
     def run(self) -> None:
-        """Wait for the seat, render, save."""
+        """Do it, and keep what went wrong for the watcher."""
         try:
-            with self._seated(), output_folder(self.desk.out, 9 * self.spec.size**2 + 1_000_000):
-                self._tell(phase="loading")
-                from generation.pipelines.satellite import render
-
-                result = render(self.spec, on_step=self._step, cancelled=self.stopped.is_set)
-                self._tell(phase="saving")
-                self.paths = save_satellite(result, self.desk.out)
-                self.result = result
+            self.do()
         except BaseException as error:  # noqa: BLE001 - the watcher tells it
             self.error = error
 
+    def do(self) -> None:
+        """Do the work itself."""
+        raise NotImplementedError
+
     def watch(self) -> Iterator[Progress]:
-        """Tell the progress until the render has ended, several times a second."""
+        """Tell the progress until the work has ended, several times a second."""
         told = None
         while self.is_alive():
             self.join(LOOK_S)
@@ -115,6 +130,93 @@ class Job(threading.Thread):
             if now is not told:
                 told = now
                 yield now
+
+    def ask_streets(self) -> None:
+        """Get the streets of the window, from memory if they are there.
+
+        The question runs in a thread of its own, for a map server cannot be hurried: when the
+        visitor stops, nobody waits for the answer any more. It still ends within the bounds of the
+        source, and what it brings is kept for the next time.
+
+        Raises:
+            NetworkError: The map server did not answer in its bounds.
+            LayoutError: The window is too large to ask for.
+            CancelledError: The visitor did not want to wait.
+        """
+        self.streets = self.desk.streets.get(self.window)
+        if self.streets is not None:
+            return
+        answer: list[Layout | BaseException] = []
+
+        def ask() -> None:
+            try:
+                answer.append(self.desk.map_server.layout(self.window))
+            except BaseException as error:  # noqa: BLE001 - raised again below
+                answer.append(error)
+
+        question = threading.Thread(target=ask, name="streets", daemon=True)
+        began = time.monotonic()
+        question.start()
+        while question.is_alive():
+            if self.stopped.is_set():
+                raise CancelledError("stopped while the map server was asked")
+            self._tell(phase="asking", waited_s=int(time.monotonic() - began))
+            question.join(LOOK_S)
+        (got,) = answer
+        if isinstance(got, BaseException):
+            raise got
+        self.streets = got
+        self.desk.keep_streets(got)
+
+    def _tell(self, **changes: object) -> None:
+        self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]  # its fields
+
+
+class StreetJob(Work):
+    """The streets of a window, for a look at them."""
+
+    def do(self) -> None:
+        """Ask the map server."""
+        self.ask_streets()
+
+
+class Job(Work):
+    """A render on its way to disk.
+
+    Args:
+        spec: What to render.
+        desk: Where it goes.
+        online: Whether its layout comes from the map server. Weights are never fetched here.
+    """
+
+    def __init__(self, spec: RunSpec, desk: Desk, *, online: bool = False) -> None:
+        super().__init__(desk, spec.window(), spec.steps)
+        self.spec, self.online = spec, online
+        self.result: Rendered | None = None
+        self.paths: list[Path] = []
+        self._began = 0.0
+
+    def do(self) -> None:
+        """Ask for streets if allowed, wait for the seat, render, save."""
+        with output_folder(self.desk.out, 9 * self.spec.size**2 + 1_000_000):
+            if self.online:
+                self.ask_streets()
+            self._tell(phase="waiting")
+            with self._seated():
+                self._tell(phase="loading")
+                from generation.pipelines.satellite import open_pipeline, render
+
+                if self.online:
+                    open_pipeline(self.spec.model)  # streets are allowed, fetching weights is not
+                result = render(
+                    self.spec,
+                    on_step=self._step,
+                    cancelled=self.stopped.is_set,
+                    online=self.online,
+                )
+                self._tell(phase="saving")
+                self.paths = save_satellite(result, self.desk.out)
+                self.result = result
 
     @contextmanager
     def _seated(self) -> Iterator[None]:
@@ -131,6 +233,3 @@ class Job(threading.Thread):
         self._began = self._began or now  # the first step also pays for warming up
         left = (now - self._began) / (step - 1) * (steps - step) if step > 1 else None
         self._tell(phase="drawing", step=step, steps=steps, preview=preview, left_s=left)
-
-    def _tell(self, **changes: object) -> None:
-        self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]  # its fields

@@ -2,15 +2,20 @@
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from scipy.special import sph_harm_y
 
+from generation.checkpoint import PART_WEIGHTS, load_safetensors, save_safetensors
 from generation.encoders.location import (
     GeoClipLocationEncoder,
     LocationEncoder,
     equal_earth,
+    load_geoclip,
     spherical_harmonics,
 )
+from generation.errors import MissingFileError, WeightsError
+from generation.registry import locate
 
 
 def expected(latlon, degree):
@@ -102,6 +107,80 @@ def test_the_fourier_towers_are_rebuilt_from_a_configuration_of_lists(tmp_path):
     loaded = GeoClipLocationEncoder.from_pretrained(tmp_path)
     torch.testing.assert_close(loaded(places), encoder(places))
     assert not any(p.requires_grad for p in loaded.frequencies)
+
+
+@pytest.fixture
+def geoclip(tmp_path):
+    """A small encoder, kept as the published one is: in half precision but for its frequencies."""
+    torch.manual_seed(0)
+    encoder = GeoClipLocationEncoder(
+        sigmas=[1.0, 256.0], fourier_dim=8, hidden_dim=16, embed_dim=6
+    ).eval()
+    encoder.save_config(tmp_path)
+    kept = {
+        name: value if name.startswith("frequencies.") else value.half()
+        for name, value in encoder.state_dict().items()
+    }
+    save_safetensors(kept, tmp_path / PART_WEIGHTS)
+    return encoder, kept
+
+
+def test_geoclip_is_half_on_disk_and_single_in_memory(geoclip, tmp_path):
+    encoder, kept = geoclip
+    loaded = load_geoclip(tmp_path)
+    assert not loaded.training
+    assert {value.dtype for value in loaded.state_dict().values()} == {torch.float32}
+    for name, value in load_safetensors(tmp_path / PART_WEIGHTS).items():
+        assert value.dtype == (torch.float32 if "frequencies" in name else torch.float16)
+        assert torch.equal(loaded.state_dict()[name], kept[name].float())
+    for mine, theirs in zip(loaded.frequencies, encoder.frequencies, strict=True):
+        assert torch.equal(mine, theirs)  # to the last bit: they are phases of many turns
+        assert not mine.requires_grad
+    places = torch.tensor([[90.0, 0.0], [-12.0, 34.0]])
+    torch.testing.assert_close(loaded(places), encoder(places), atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["frequencies.1", "towers.0.4.weight"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_geoclip_with_a_number_that_is_none_is_refused(geoclip, tmp_path, name, bad):
+    _, kept = geoclip
+    kept[name].view(-1)[3] = bad
+    safetensors.torch.save_file(kept, tmp_path / PART_WEIGHTS)
+    with pytest.raises(WeightsError, match=rf"{name} holds NaN or infinity in 1 of .*fetch"):
+        load_geoclip(tmp_path)
+
+
+def test_geoclip_that_is_not_whole_is_refused(geoclip, tmp_path):
+    _, kept = geoclip
+    save_safetensors({**kept, "frequencies.0": torch.ones(8, 3)}, tmp_path / PART_WEIGHTS)
+    with pytest.raises(WeightsError, match=r"frequencies\.0 has shape \(8, 3\) and not \(8, 2\)"):
+        load_geoclip(tmp_path)
+    del kept["towers.1.6.bias"]
+    save_safetensors(kept, tmp_path / PART_WEIGHTS)
+    with pytest.raises(WeightsError, match=r"towers\.1\.6\.bias is missing"):
+        load_geoclip(tmp_path)
+    (tmp_path / PART_WEIGHTS).unlink()
+    with pytest.raises(MissingFileError, match="no weights at"):
+        load_geoclip(tmp_path)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(MissingFileError, match=r"config\.json is not there"):
+        load_geoclip(tmp_path)
+
+
+def test_the_shipped_geoclip_has_its_published_frequencies():
+    """Their spread is that of the paper: sigma 1, 16 and 256."""
+    folder = locate("geoclip-location")
+    loaded = load_geoclip(folder)
+    stored = load_safetensors(folder / PART_WEIGHTS)
+    for index, sigma in enumerate((1.0, 16.0, 256.0)):
+        frequencies = loaded.frequencies[index]
+        assert torch.equal(frequencies, stored[f"frequencies.{index}"])
+        assert frequencies.std().item() == pytest.approx(sigma, rel=0.1)
+    here, near, far = torch.tensor([[45.98, 7.66], [45.98, 7.67], [-33.9, 151.2]])
+    with torch.no_grad():
+        embedding = loaded(torch.stack([here, near, far]))
+    alike = torch.nn.functional.cosine_similarity(embedding[:1], embedding[1:])
+    assert alike[0] > 0.9 > alike[1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 import json
 import struct
+import threading
 import zlib
 
 import numpy as np
@@ -126,19 +127,177 @@ def test_ctrl_c_before_the_manifest_leaves_nothing(render, tmp_path, monkeypatch
     assert names(tmp_path) == []
 
 
+def overtaken_before(ending, other, out, monkeypatch):
+    """Let another process save a render while this one is about to write a file."""
+    write, saved = artifact.atomic_write, []
+
+    def slow(path, data):
+        if path.name.endswith(ending) and not saved:
+            saved.append(path)
+            saved.extend(save_satellite(other, out))
+        return write(path, data)
+
+    monkeypatch.setattr(artifact, "atomic_write", slow)
+    return saved
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".json"])
+def test_a_render_that_another_process_saved_meanwhile_is_done(
+    ending, render, tmp_path, monkeypatch
+):
+    slower = repaint(render, provenance={**render.provenance, "seconds": 99.0})
+    saved = overtaken_before(ending, slower, tmp_path, monkeypatch)
+    assert save_satellite(render, tmp_path) == saved[1:]
+    assert manifest_mistakes(saved[-1]) == []
+    assert json.loads(saved[-1].read_text())["run"]["seconds"] == 99.0  # the first one stays
+    assert names(tmp_path) == sorted(path.name for path in saved[1:])
+
+
+@pytest.mark.parametrize("ending", [".png", ".json"])
+def test_another_picture_that_took_the_name_meanwhile_is_kept_beside_ours(
+    ending, spec, render, tmp_path, monkeypatch
+):
+    saved = overtaken_before(ending, draw(spec, version="2"), tmp_path, monkeypatch)
+    ours = save_satellite(render, tmp_path)
+    assert {path.name.split(".png")[0] for path in (ours[0], saved[1])} == {
+        stem_of(spec),
+        f"{stem_of(spec)}-2",
+    }
+    assert manifest_mistakes(ours[-1]) == manifest_mistakes(saved[-1]) == []
+    assert len(names(tmp_path)) == 8
+
+
+def test_many_writers_of_one_render_agree(render, tmp_path):
+    start, told = threading.Barrier(4), []
+
+    def save(seconds):
+        mine = repaint(render, provenance={**render.provenance, "seconds": seconds})
+        start.wait()
+        told.append(save_satellite(mine, tmp_path))
+
+    threads = [threading.Thread(target=save, args=(float(i),)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(told) == 4
+    assert all(paths == told[0] for paths in told)
+    assert manifest_mistakes(told[0][-1]) == []
+    assert names(tmp_path) == sorted(path.name for path in told[0])
+
+
+def test_a_save_that_fails_takes_away_only_what_it_wrote(render, tmp_path, monkeypatch):
+    kept = save_satellite(render, tmp_path)
+    for path in (kept[1], kept[-1]):
+        path.unlink()
+
+    write = artifact.atomic_write
+
+    def interrupted(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    monkeypatch.setattr(artifact, "atomic_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_satellite(render, tmp_path)
+    assert names(tmp_path) == sorted([kept[0].name, kept[2].name])
+
+
+def test_a_save_that_fails_spares_what_another_process_finished_with(render, tmp_path, monkeypatch):
+    slower = repaint(render, provenance={**render.provenance, "seconds": 99.0})
+    write, saved = artifact.atomic_write, []
+
+    def interrupted(path, data):
+        if path.suffix == ".json" and not saved:  # our pictures lie there, the other one's too
+            saved.append(path)
+            saved.extend(save_satellite(slower, tmp_path))
+            raise KeyboardInterrupt
+        return write(path, data)
+
+    monkeypatch.setattr(artifact, "atomic_write", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        save_satellite(render, tmp_path)
+    assert manifest_mistakes(saved[-1]) == []
+
+
+def test_what_a_failing_process_took_away_again_is_written_anew(render, tmp_path, monkeypatch):
+    write, taken = artifact.atomic_write, []
+
+    def bereft(path, data):
+        if path.suffix == ".json" and not taken:
+            taken.append(path.with_suffix(".tif"))
+            taken[0].unlink()
+        return write(path, data)
+
+    monkeypatch.setattr(artifact, "atomic_write", bereft)
+    assert manifest_mistakes(save_satellite(render, tmp_path)[-1]) == []
+
+
+def look(out, spec, *, model_sha256="ab" * 32, online=False):
+    return find_done(out, spec, model_sha256=lambda _: model_sha256, online=online)
+
+
 def test_done_means_all_files_are_whole(spec, render, tmp_path):
-    assert find_done(tmp_path, spec) is None
+    assert look(tmp_path, spec) == (None, [])
     paths = save_satellite(render, tmp_path)
-    assert find_done(tmp_path, spec) == paths[-1]
+    assert look(tmp_path, spec) == (paths[-1], [])
     other = RunSpec.from_json(spec.to_json().replace('"seed":7', '"seed":8'))
-    assert find_done(tmp_path, other) is None
+    assert look(tmp_path, other) == (None, [])
     paths[1].write_bytes(b"")
-    assert manifest_mistakes(paths[-1]) == [f"{paths[1].name} has changed since it was written"]
-    assert find_done(tmp_path, spec) is None
+    changed = f"{paths[1].name} has changed since it was written"
+    assert manifest_mistakes(paths[-1]) == [changed]
+    assert look(tmp_path, spec) == (None, [f"{paths[-1].name}: {changed}"])
     paths[1].unlink()
     assert manifest_mistakes(paths[-1]) == [f"{paths[1].name} is missing"]
     paths[-1].write_text("{")
-    assert find_done(tmp_path, spec) is None
+    assert look(tmp_path, spec) == (None, [f"{paths[-1].name}: its manifest cannot be read"])
+
+
+def test_what_other_weights_drew_is_not_done(spec, render, tmp_path):
+    old = save_satellite(render, tmp_path)
+    assert look(tmp_path, spec, model_sha256="cd" * 32) == (
+        None,
+        [f"{old[-1].name}: other weights drew it"],
+    )
+    new = save_satellite(draw(spec, model_sha256="cd" * 32), tmp_path)
+    assert new[-1].stem == f"{stem_of(spec)}-2"
+    assert look(tmp_path, spec, model_sha256="cd" * 32) == (new[-1], [])
+    assert look(tmp_path, spec) == (old[-1], [])
+
+
+@pytest.mark.parametrize(("then", "said"), [(True, "with"), (False, "without")])
+def test_what_was_drawn_with_another_use_of_the_network_is_not_done(spec, then, said, tmp_path):
+    manifest = save_satellite(draw(spec, online=then), tmp_path)[-1]
+    assert look(tmp_path, spec, online=then) == (manifest, [])
+    found, others = look(tmp_path, spec, online=not then)
+    assert found is None
+    assert others == [f"{manifest.name}: it was drawn {said} the network"]
+
+
+@pytest.mark.parametrize("ending", [".png", ".tif", ".layout.png"])
+def test_a_manifest_that_does_not_list_every_file_is_not_done(ending, spec, render, tmp_path):
+    manifest = save_satellite(render, tmp_path)[-1]
+    content = json.loads(manifest.read_text())
+    del content["files"][f"{stem_of(spec)}{ending}"]
+    manifest.write_text(json.dumps(content))
+    assert manifest_mistakes(manifest) == [f"{stem_of(spec)}{ending} is not listed"]
+    assert look(tmp_path, spec)[0] is None
+    assert save_satellite(render, tmp_path)[-1].stem == f"{stem_of(spec)}-2"
+
+
+def test_the_weights_are_asked_for_only_where_something_is_there(spec, render, tmp_path):
+    asked = []
+
+    def fingerprint(name):
+        asked.append(name)
+        return "ab" * 32
+
+    assert find_done(tmp_path, spec, model_sha256=fingerprint, online=False) == (None, [])
+    assert asked == []
+    save_satellite(render, tmp_path)
+    assert find_done(tmp_path, spec, model_sha256=fingerprint, online=False)[0] is not None
+    assert asked == ["satellite-nano"]
 
 
 def test_a_manifest_cannot_point_outside_its_folder(render, tmp_path):
@@ -147,7 +306,7 @@ def test_a_manifest_cannot_point_outside_its_folder(render, tmp_path):
     content["files"] = {"../secret": {"sha256": "0" * 64, "bytes": 1}}
     (tmp_path / "secret").touch()
     manifest.write_text(json.dumps(content))
-    assert manifest_mistakes(manifest) == ["secret is missing"]
+    assert "secret is missing" in manifest_mistakes(manifest)
 
 
 def test_a_cut_off_file_is_refused_whatever_its_kind(render, tmp_path):

@@ -27,7 +27,8 @@ from generation.geo.mercator import Window
 from generation.pipelines.folders import Folders
 from generation.pipelines.geosynth import GeoSynthPipeline, Picture
 from generation.pipelines.parts import Options
-from generation.pipelines.satellite import Scene, render
+from generation.pipelines.satellite import render
+from generation.pipelines.scene import Scene
 from generation.spec import RunSpec
 from training.tiny_sd import EMBED_DIM, write_base, write_location_encoder
 

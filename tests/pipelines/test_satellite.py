@@ -12,7 +12,7 @@ import torch
 from tiny import make_pipeline
 
 from generation.checkpoint import load_safetensors, save_safetensors
-from generation.diffusion.codec import to_bytes
+from generation.diffusion.codec import to_bytes, to_signal
 from generation.diffusion.guidance import GuidanceScales
 from generation.errors import (
     CancelledError,
@@ -23,7 +23,8 @@ from generation.errors import (
 )
 from generation.geo.location import Location
 from generation.geo.mercator import Window, world_px
-from generation.pipelines.satellite import SatellitePipeline, Scene
+from generation.pipelines.satellite import SatellitePipeline
+from generation.pipelines.scene import Scene
 
 WINDOW = Window.around(Location(45.98, 7.66), 8, 64)
 STRIPES = (np.arange(64)[:, None] // 8 + np.zeros((1, 64))).astype(np.uint8)
@@ -87,9 +88,7 @@ def test_every_input_steers_the_picture(tiny_pipeline, part):
 
 
 def conditions(pipeline, scene):
-    from generation.pipelines.satellite import ConditionSets
-
-    sets = ConditionSets(pipeline, [scene])
+    sets = pipeline.conditions([scene])
     told = sets[sets.given]
     return told.tokens, told.vector, told.hint
 
@@ -118,22 +117,34 @@ def test_the_decoder_gets_what_the_sampler_has_left(tiny_pipeline):
 
     oracle = copy.copy(tiny_pipeline)
     oracle.denoiser = lambda x, t, told: (x - x0) / (t / 1000)[:, None, None, None]
-    decoder.hand_over = 0.3
+    decoder.hand_over = 0.1
     oracle.decoder = decoder
     draw(oracle, FULL, steps=4)
     latents, share, classes, has_layout, _ = seen[0]
-    assert share.tolist() == pytest.approx([0.3])
+    assert share.tolist() == pytest.approx([0.1])
     assert has_layout.tolist() == [True]
     np.testing.assert_array_equal(classes[0].numpy(), STRIPES)
     noise = oracle._noise(FULL)
-    torch.testing.assert_close(latents, 0.7 * x0 + 0.3 * noise, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(latents, 0.9 * x0 + 0.1 * noise, atol=1e-4, rtol=1e-4)
+
+
+def test_real_images_go_through_the_latents_and_back(tiny_pipeline):
+    whole = copy.copy(tiny_pipeline)
+    whole.decoder = copy.copy(tiny_pipeline.decoder)
+    whole.decoder.hand_over = 0.0
+    images = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3), dtype=np.uint8)
+    expected = to_bytes(whole.codec.decode(whole.codec.encode(to_signal(images)))).astype(int)
+    assert np.abs(whole.reconstruct([FULL], images) - expected).max() <= 1
+    noisy = tiny_pipeline.reconstruct([FULL], images)
+    np.testing.assert_array_equal(noisy, tiny_pipeline.reconstruct([FULL], images))
+    assert np.abs(noisy - expected).max() > 1
 
 
 # --- steps and guidance --------------------------------------------------------------------------
 def test_every_evaluation_stands_for_an_equal_share_of_noise(tiny_pipeline):
-    assert tiny_pipeline.decoder.hand_over == 0.3
+    assert tiny_pipeline.decoder.hand_over == 0.1
     times = evaluations(tiny_pipeline, FULL, steps=5)
-    assert times == pytest.approx([1000, 860, 720, 580, 440])
+    assert times == pytest.approx([1000, 820, 640, 460, 280])
     assert evaluations(tiny_pipeline, FULL, steps=1) == [1000]
 
 

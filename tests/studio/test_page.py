@@ -36,6 +36,8 @@ def studio(request, tmp_path_factory):
     out, log = tmp_path_factory.mktemp("studio") / "out", tmp_path_factory.mktemp("log") / "log"
     environment = {**os.environ, "GRADIO_TEMP_DIR": str(tmp_path_factory.mktemp("cache"))}
     environment.pop("TERRASCAPE_HOME", None)
+    offline = {"https_proxy": "http://127.0.0.1:9", "no_proxy": "127.0.0.1,localhost"}
+    environment |= offline | {name.upper(): value for name, value in offline.items()}
     if not is_here("satellite-nano"):
         environment["TERRASCAPE_HOME"] = str(request.getfixturevalue("tiny_home"))
     words = [sys.executable, "app.py", "--port", str(port), "--out", str(out), "--no-browser"]
@@ -99,6 +101,13 @@ def set_steps(page, steps):
     box.blur()
 
 
+def set_zoom(page, zoom):
+    page.get_by_text("Settings", exact=True).click()
+    box = page.locator("#ts-zoom input[type=number]")
+    box.fill(str(zoom))
+    box.blur()
+
+
 def test_a_place_is_clicked_and_rendered(page, studio):
     _, out = studio
     world = page.locator("#ts-world .ts-map")
@@ -113,6 +122,7 @@ def test_a_place_is_clicked_and_rendered(page, studio):
     page.wait_for_selector("#ts-stage .ts-frame .ts-badge >> text=synthetic image")
     page.wait_for_selector("#ts-get-png:visible")
     assert page.locator("#ts-stage img").count() == 2
+    assert "km across" in page.locator("#ts-stage figcaption").first.inner_text()
     assert page.locator("#ts-history .ts-thumb").count() == 1
 
     (manifest,) = out.glob("*.json")
@@ -137,6 +147,13 @@ def test_a_render_is_stopped(page, studio):
     set_steps(page, 200)
     page.locator("#ts-render").click()
     page.wait_for_selector("#ts-stage >> text=Step")
+    preview = "document.querySelector('#ts-stage figure:first-child img')"
+    page.wait_for_function(f"{preview}?.complete && {preview}.naturalWidth === 256")
+    seen = page.evaluate(f"{preview}.src")
+    assert seen.startswith("data:image/jpeg")
+    page.wait_for_function(
+        f"seen => {preview}?.naturalWidth === 256 && {preview}.src !== seen", arg=seen
+    )
     page.locator("#ts-cancel").click()
     page.wait_for_selector("#ts-stage >> text=Stopped. Nothing was saved.")
     page.wait_for_selector("#ts-render:enabled >> text=Render")
@@ -149,6 +166,35 @@ def test_a_place_that_does_not_exist_is_told(page):
     page.wait_for_selector("#ts-layout .ts-wrong >> text=no such place: lat=95")
     page.locator("#ts-render").click()
     page.wait_for_selector(".toast-body >> text=lat must lie in [-90, 90]")
+
+
+def test_streets_are_asked_for_when_allowed_and_a_dead_line_is_told(page):
+    assert not page.locator("#ts-online input").is_checked()
+    page.locator("#ts-online input").check()
+    page.wait_for_selector("#ts-layout >> text=OpenStreetMap is asked from zoom 13 on")
+    assert page.locator("#ts-fetch").is_disabled()
+    set_zoom(page, 15)
+    page.wait_for_selector("#ts-fetch:enabled")
+    page.locator("#ts-fetch").click()
+    page.wait_for_selector("#ts-layout >> text=Asking OpenStreetMap")
+    page.locator("#ts-stop-fetch").click()
+    page.wait_for_selector("#ts-layout .ts-legend")
+    assert page.locator(".toast-body").count() == 0
+    page.wait_for_selector("#ts-fetch:enabled")
+    page.locator("#ts-fetch").click()
+    page.wait_for_selector("#ts-layout .ts-wrong >> text=untick 'Allow OpenStreetMap'")
+    page.wait_for_selector(".toast-body >> text=the map server")
+
+
+def test_an_opened_file_shows_its_layout_and_fills_the_page(page, studio, tmp_path):
+    saved = next(studio[1].glob("*.tif"))
+    shutil.copy(saved, tmp_path / "elsewhere.tif")
+    page.get_by_text("Open a file", exact=True).click()
+    page.locator("#ts-open input[type=file]").set_input_files(tmp_path / "elsewhere.tif")
+    page.wait_for_selector("#ts-stage figure:nth-child(2) img")
+    page.wait_for_function(
+        f"document.querySelector('#ts-lat input').value == {read_spec(saved).lat}"
+    )
 
 
 def test_a_layout_is_drawn(page):
@@ -168,6 +214,18 @@ def test_a_layout_is_drawn(page):
     )
     assert "ocean" in page.locator("#ts-layout .ts-legend").inner_text()
 
+    page.locator("#ts-palette label", has_text="building").click()
+    page.wait_for_function(  # the brush has taken the colour
+        "getComputedStyle(document.querySelector('#ts-editor button[aria-label=Color]')).color"
+        " === 'rgb(170, 80, 70)'"
+    )
+    page.mouse.move(x - 80, y + 60)
+    page.mouse.down()
+    page.mouse.move(x + 80, y + 60, steps=8)
+    page.mouse.up()
+    page.wait_for_selector("#ts-layout .ts-legend >> text=building")
+    assert "ocean" in page.locator("#ts-layout .ts-legend").inner_text()  # the first stroke stayed
+
 
 def test_only_the_results_can_be_fetched(studio, browser):
     address, out = studio
@@ -181,11 +239,17 @@ def test_only_the_results_can_be_fetched(studio, browser):
     context.close()
 
 
-@pytest.mark.parametrize("width", [390, 1440])
-def test_nothing_is_wider_than_the_screen(browser, studio, width):
-    page = browser.new_page(viewport={"width": width, "height": 900})
+@pytest.mark.parametrize(("width", "height"), [(390, 844), (1440, 900)])
+def test_the_page_fits_the_screen_and_render_is_in_sight(browser, studio, width, height):
+    page = browser.new_page(viewport={"width": width, "height": height})
+    page.set_default_timeout(PATIENCE_S * 1000)
     page.goto(studio[0])
-    page.wait_for_selector("#ts-layout .ts-legend", timeout=PATIENCE_S * 1000)
+    page.wait_for_selector("#ts-layout .ts-legend")
+    box = page.locator("#ts-render").bounding_box()
+    assert 0 <= box["y"] <= height - box["height"]
+    page.get_by_text("Settings", exact=True).click()
+    page.locator("#ts-choice label", has_text="Draw").click()
+    page.wait_for_selector("#ts-editor canvas")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     page.close()
 

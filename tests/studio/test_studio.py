@@ -1,6 +1,7 @@
 """What stands behind the page: forms, drawings, maps and the gate, without a browser."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
+from pathlib import Path
 
 import gradio as gr
 import numpy as np
@@ -8,22 +9,32 @@ import pytest
 from stand_in import draw
 
 from generation.errors import InvalidSpecError, LayoutError, TerrascapeError
+from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS, PALETTE
+from generation.geo.overpass import OverpassSource
 from generation.media.artifact import read_artifact, save_satellite
 from generation.spec import RunSpec
 from generation.studio.drawing import CANVAS_PX, canvas, read_drawing, save_drawing
-from generation.studio.form import Form, restore
+from generation.studio.form import SHARED, Form
 from generation.studio.gate import Gate
-from generation.studio.map_widget import EXAMPLES, RegionMap, clicked, world_html, world_location
-from generation.studio.stage import history_html, recent
+from generation.studio.map_widget import (
+    EXAMPLES,
+    RegionMap,
+    clicked,
+    size_text,
+    world_html,
+    world_location,
+)
+from generation.studio.recall import restore
+from generation.studio.stage import history_html, layout_html, page_words, recent
 
 SPEC = RunSpec(lat=45.98, lon=7.66, prompt="snowy <b>valley</b>", layout="none", size=64, steps=2)
 
 
 def form(spec=SPEC, **changes):
-    shared = {each.name for each in fields(Form)} & {each.name for each in fields(RunSpec)}
-    values = {name: getattr(spec, name) for name in shared} | {"seed": str(spec.seed)}
-    return Form(**{**values, "choice": spec.layout, "file": None, "drawing": None, **changes})
+    values = {name: getattr(spec, name) for name in SHARED} | {"seed": str(spec.seed)}
+    given = {"choice": spec.layout, "file": None, "drawing": None, "online": False}
+    return Form(**{**values, **given, **changes})
 
 
 @pytest.mark.parametrize("change", [
@@ -139,6 +150,28 @@ def test_the_middle_of_the_frame_is_the_middle_of_the_picture(lat, lon, zoom):
     centre = region.location(region.left + region.width / 2, region.top + region.height / 2)
     assert (centre.lat, centre.lon) == pytest.approx((window.center.lat, window.center.lon))
     assert region.width == pytest.approx(2.0 ** -min(3, zoom))
+
+
+@pytest.mark.parametrize(("lat", "zoom", "size", "told"), [
+    (0.0, 8, 256, "157 km across, 611 m a pixel"),
+    (60.0, 8, 256, "78 km across, 306 m a pixel"),
+    (0.0, 14, 256, "2.4 km across, 9.6 m a pixel"),
+    (0.0, 18, 256, "153 m across, 0.6 m a pixel"),
+    (0.0, 2, 1024, "40,075 km across, 39,136 m a pixel"),
+])  # fmt: skip
+def test_the_size_on_the_ground_is_told(lat, zoom, size, told):
+    assert size_text(RunSpec(lat=lat, lon=0.0, zoom=zoom, size=size).window()) == told
+
+
+def test_the_page_names_its_own_controls_and_no_options_of_the_commands():
+    notes = layout_html(EmbeddedSource().layout(RunSpec(lat=46.0, lon=8.0, zoom=15).window()))
+    assert "tick &#x27;Allow OpenStreetMap&#x27; for streets" in notes
+    far = OverpassSource(Path("unused"))
+    with pytest.raises(LayoutError) as refused:
+        far.layout(SPEC.window())
+    for text in (notes, page_words(str(refused.value)), page_words("choose --layout auto")):
+        assert " --" not in text
+    assert page_words("<b>") == "&lt;b&gt;"
 
 
 def test_no_pin_is_drawn_where_there_is_no_place():

@@ -87,3 +87,13 @@ def test_snow_is_named_where_it_is_seen():
     assert not told(captions(classes, green, elev_m=2000.0), ("snow", "white"))
     assert told(captions(classes, green), ("green", "verdant"))
     assert not told(captions(classes, None, elev_m=2000.0), ("snow", "green", "verdant"))
+
+
+def test_a_place_is_named_in_some_captions_and_only_by_its_own_names():
+    rng, classes = np.random.default_rng, tile(bare=1.0)
+    texts = [compose(FIGURES, classes, None, rng(k), ["Sahara", "Chad"]) for k in range(80)]
+    named = told(texts, ("Sahara", "Chad"))
+    assert 20 < len(named) < 60
+    assert all(re.search(r"( in |, | near )(Sahara|Chad)$", text) for text in named)
+    assert told(texts, ("Sahara",)) != named != told(texts, ("Chad",))
+    assert not told(captions(classes), ("Sahara", "Chad"))

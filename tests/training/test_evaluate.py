@@ -15,7 +15,13 @@ from generation.geo.layout import LAYERS
 from training import evaluate
 from training.data import list_files
 from training.evaluate_controls import Scores, Yardstick, measure_controls
-from training.evaluate_geosynth import derived, in_batches, measure_model, scenes_of
+from training.evaluate_geosynth import (
+    derived,
+    in_batches,
+    measure_latents,
+    measure_model,
+    scenes_of,
+)
 from training.evaluate_steering import (
     Contrast,
     PlaceJudge,
@@ -136,6 +142,15 @@ def test_a_painter_that_copies_the_real_tiles_reaches_the_floor(yardstick):
     assert controls.values["psnr_db_shuffled"] < controls.values["psnr_db_blurred"] < 60
     low, high = metrics.intervals["ssim"]
     assert low <= 1 <= high
+
+
+def test_latents_that_lose_nothing_reach_the_floor_and_a_model_without_them_has_no_score(yardstick):
+    controls = measure_controls(yardstick)
+    controls.update(measure_latents(yardstick, lambda scenes, images: images, 5))
+    floor = controls.values["lite_kid_real_floor"]
+    assert controls.values["lite_kid_reconstructed"] == pytest.approx(floor, abs=1e-9)
+    assert controls.values["psnr_db_reconstructed"] == 60
+    assert not measure_latents(yardstick, lambda scenes, images: None, 5).values
 
 
 def test_a_score_that_is_no_number_is_absent_and_not_zero():
@@ -287,7 +302,8 @@ def test_a_whole_model_is_measured_from_the_command_line(parquet, tmp_path, caps
     for name in ("lite_kid", "psnr_db", "ssim", "water_iou", "location_pairs", "gradient_energy"):
         assert np.isfinite(metrics[name])
         assert any(control.startswith(name) for control in controls)
-    for name in ("real_floor", "blurred", "shuffled_layout", "shuffled_location", "shuffled_text"):
+    shuffled = ("shuffled_layout", "shuffled_location", "shuffled_text")
+    for name in ("real_floor", "blurred", "reconstructed", *shuffled):
         assert np.isfinite(controls[f"lite_kid_{name}"])
     assert metrics["lite_kid_of_blurred"] > 1  # nothing was learnt
     with Image.open(sheet) as file:

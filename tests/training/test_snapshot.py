@@ -61,8 +61,8 @@ def test_an_optimiser_goes_on_from_what_was_saved(tmp_path):
 def test_only_the_newest_are_kept(tmp_path):
     for step in (5, 10, 100, 20):
         write_snapshot(tmp_path, make(step), keep=2)
-    assert names(tmp_path) == ["step-00000020", "step-00000100"]
-    assert newest(tmp_path).step == 100
+    assert names(tmp_path) == ["step-00000010", "step-00000020"]  # 100: a course that was left
+    assert newest(tmp_path).step == 20
 
 
 def test_without_a_snapshot_there_is_none(tmp_path):
@@ -82,23 +82,69 @@ def flip_a_bit(folder):
     file.write_bytes(bytes(data))
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        truncate,
-        flip_a_bit,
-        lambda folder: (folder / "moments.safetensors").unlink(),
-        lambda folder: (folder / "manifest.json").unlink(),
-        lambda folder: (folder / "manifest.json").write_text("{"),
-        lambda folder: (folder / "manifest.json").write_text("[]"),
-        lambda folder: (folder / "state.json").write_text("{}"),
-    ],
-    ids=["truncated", "bit", "file gone", "no manifest", "half a manifest", "list", "state"],
-)
+CHEAP = {
+    "truncated": truncate,
+    "file gone": lambda folder: (folder / "moments.safetensors").unlink(),
+    "no manifest": lambda folder: (folder / "manifest.json").unlink(),
+    "half a manifest": lambda folder: (folder / "manifest.json").write_text("{"),
+    "list": lambda folder: (folder / "manifest.json").write_text("[]"),
+    "state": lambda folder: (folder / "state.json").write_text("{}"),
+}
+"""Damage that shows without reading the weights."""
+DAMAGES = {**CHEAP, "bit": flip_a_bit}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_broken_snapshot_is_passed_over(tmp_path, damage):
     write_snapshot(tmp_path, make(5), keep=3)
     damage(write_snapshot(tmp_path, make(10), keep=3))
     assert newest(tmp_path).step == 5
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize(("keep", "left"), [(1, [6]), (2, [4, 6]), (3, [4, 6])])
+def test_after_a_fall_back_the_new_snapshot_stays_and_the_broken_ones_go(
+    tmp_path, damage, keep, left
+):
+    write_snapshot(tmp_path, make(4), keep=3)
+    for step in (8, 12):
+        damage(write_snapshot(tmp_path, make(step), keep=3))
+    assert newest(tmp_path).step == 4
+    written = write_snapshot(tmp_path, make(6), keep=keep)
+    assert written.is_dir()
+    assert names(tmp_path) == [f"step-{step:08d}" for step in left]
+    assert newest(tmp_path).step == 6
+
+
+@pytest.mark.parametrize("damage", CHEAP.values(), ids=CHEAP)
+def test_a_broken_snapshot_takes_no_place_of_a_whole_one(tmp_path, damage):
+    write_snapshot(tmp_path, make(4), keep=2)
+    damage(write_snapshot(tmp_path, make(8), keep=2))
+    write_snapshot(tmp_path, make(12), keep=2)
+    assert names(tmp_path) == ["step-00000004", "step-00000012"]
+
+
+def test_old_snapshots_are_judged_without_reading_their_weights(tmp_path, monkeypatch):
+    for step in (4, 8, 12):
+        write_snapshot(tmp_path, make(step), keep=3)
+    hashed, sha256_file = [], module.sha256_file
+
+    def counting(path):
+        hashed.append(path)
+        return sha256_file(path)
+
+    monkeypatch.setattr(module, "sha256_file", counting)
+    write_snapshot(tmp_path, make(16), keep=3)
+    old = [path for path in hashed if not path.parent.name.endswith(".writing")]
+    assert {path.name for path in old} <= {"state.json"}
+    assert names(tmp_path) == [f"step-{step:08d}" for step in (8, 12, 16)]
+
+
+def test_a_copy_under_another_name_is_neither_read_nor_removed(tmp_path):
+    write_snapshot(tmp_path, make(5), keep=1).rename(tmp_path / "step-00000005.mine")
+    assert newest(tmp_path) is None
+    write_snapshot(tmp_path, make(10), keep=1)
+    assert names(tmp_path) == ["step-00000005.mine", "step-00000010"]
 
 
 @pytest.mark.parametrize("call", range(1, 4))

@@ -19,7 +19,8 @@ from generation.config import load_config
 from generation.diffusion.codec import PatchCodec
 from generation.geo.location import Location
 from generation.geo.mercator import Window
-from generation.pipelines.satellite import SatellitePipeline, Scene
+from generation.pipelines.satellite import SatellitePipeline
+from generation.pipelines.scene import Scene
 from training.snapshot import newest
 from training.train_geosynth import GeoSynthConfig, GeoSynthModel, main
 
@@ -212,14 +213,17 @@ def launch(*command):
 
 @pytest.mark.slow
 def test_two_processes_learn_together(tile_folder, tmp_path):
-    rest = words(
-        tile_folder, tmp_path / "two", "loop.world_size=2", "loop.batch_size=1", "--resume"
-    )
+    """The first process alone would see the same sample with the same noise and learn otherwise."""
+    changes = ("loop.batch_size=1", "loop.steps=1")
+    rest = words(tile_folder, tmp_path / "two", "loop.world_size=2", *changes, "--resume")
     launch("torch.distributed.run", "--nproc_per_node=2", "--master_port=29517", str(SCRIPT), *rest)
     two = newest(tmp_path / "two/snapshots")
-    one = run(tile_folder, tmp_path / "one")
-    assert two.step == one.step == 2
+    one = run(tile_folder, tmp_path / "one", *changes)
+    assert two.step == one.step == 1
     assert two.weights.keys() == one.weights.keys()
+    moved = [name for name in one.weights if not torch.equal(one.weights[name], two.weights[name])]
+    assert any(name.startswith("denoiser.unet.") for name in moved)
+    assert any(name.startswith("denoiser.controlnet.") for name in moved)
     assert (tmp_path / "two/weights/model_index.json").is_file()
 
 

@@ -1,0 +1,136 @@
+"""Earlier results: back into the page, and the picture and the layout that belong to a file.
+
+A person may open any one file of a render, from any folder. The others are looked for beside it
+and among the results; each is taken only if its pixels are those that the record names.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from generation.errors import TerrascapeError
+from generation.geo.layout import Layout
+from generation.geo.sources import open_source
+from generation.media.artifact import Artifact, pixels_sha256, stem_of
+from generation.media.image import open_rgb
+from generation.studio.form import SHARED, Form
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The page's fields for a spec of an earlier render."""
+
+    form: Form
+    note: str = ""
+    """What could not be brought back as it was."""
+
+
+def restore(artifact: Artifact, out: Path) -> Restored:
+    """Fill the page from a saved render.
+
+    A layout file is opened only if it lies among the results: a file from elsewhere must not make
+    the page read whatever path it names. Nor does a file give leave to use the network. The copy
+    saved with the render stands in for both.
+    """
+    spec, note = artifact.spec, ""
+    choice, file = spec.layout, None
+    if spec.layout_path is not None or _was_online(artifact):
+        file, note = _layout_in_reach(artifact, out)
+        choice = "file" if file or spec.layout_path else "auto"
+    form = Form(
+        choice=choice,
+        file=file,
+        drawing=None,
+        online=False,
+        seed=str(spec.seed),
+        **{name: getattr(spec, name) for name in SHARED},
+    )
+    return Restored(form, note)
+
+
+def find_picture(artifact: Artifact, out: Path) -> Path | None:
+    """Give the PNG of a render, beside its file or among the results."""
+    return _first(_beside_or_in(artifact, out, ".png"), artifact.record.get("pixels_sha256"))
+
+
+def find_layout(artifact: Artifact, out: Path) -> UInt8[np.ndarray, "height width 3"] | None:
+    """Give the layout that a render followed: its saved copy, or drawn again from its source.
+
+    Returns:
+        The layout as a picture; None if it followed none, or if it is not to be had as it was.
+    """
+    saved = _saved_layout(artifact, out)
+    if saved is not None:
+        return open_rgb(saved)
+    if artifact.spec.layout_path is None:
+        choice = None if _was_online(artifact) else artifact.spec.layout
+    else:
+        choice = _among_results(artifact, out)
+    try:
+        again = _draw_again(artifact, choice)
+    except TerrascapeError:
+        return None
+    if again is None or pixels_sha256(again.rgb()) != _layout_sha256(artifact):
+        return None
+    return again.rgb()
+
+
+def _draw_again(artifact: Artifact, choice: str | None) -> Layout | None:
+    source = None if choice is None else open_source(choice)
+    return None if source is None else source.layout(artifact.spec.window())
+
+
+def _layout_in_reach(artifact: Artifact, out: Path) -> tuple[str | None, str]:
+    """Give the file that stands for a render's layout, and what is to be told of it."""
+    there = _among_results(artifact, out)
+    if there is not None:
+        return there, ""
+    saved = _saved_layout(artifact, out)
+    if saved is not None and saved.resolve().is_relative_to(out.resolve()):
+        return str(saved), "its layout is the copy that was saved with the picture"
+    if artifact.spec.layout_path is None:
+        return None, "its streets came from OpenStreetMap: allow it to have them fetched again"
+    name = artifact.spec.layout_path.name
+    return None, f"its layout file {name!r} is not among the results: choose it again"
+
+
+def _among_results(artifact: Artifact, out: Path) -> str | None:
+    path = artifact.spec.layout_path
+    try:
+        inside = path is not None and path.resolve().is_relative_to(out.resolve())
+        return str(path) if inside and path is not None and path.is_file() else None
+    except OSError:  # a name that no system would take
+        return None
+
+
+def _saved_layout(artifact: Artifact, out: Path) -> Path | None:
+    return _first(_beside_or_in(artifact, out, ".layout.png"), _layout_sha256(artifact))
+
+
+def _layout_sha256(artifact: Artifact) -> object:
+    layout = artifact.record.get("layout")
+    return layout.get("pixels_sha256") if isinstance(layout, dict) else None
+
+
+def _was_online(artifact: Artifact) -> bool:
+    provenance = artifact.record.get("provenance")
+    return isinstance(provenance, dict) and bool(provenance.get("online"))
+
+
+def _beside_or_in(artifact: Artifact, out: Path, ending: str) -> list[Path]:
+    """List where a render's file of an ending may lie; an upload keeps neither folder nor name."""
+    return [artifact.sibling(ending), *sorted(out.glob(f"{stem_of(artifact.spec)}*{ending}"))]
+
+
+def _first(paths: Iterable[Path], sha256: object) -> Path | None:
+    """Give the first picture that has the pixels which a record names."""
+    for path in paths:
+        try:
+            if path.is_file() and pixels_sha256(open_rgb(path)) == sha256:
+                return path
+        except TerrascapeError:
+            continue
+    return None
