@@ -30,6 +30,8 @@ class StageFeatures(nn.Module):
         super().__init__()
         self.net: Any = load_lite("efficientnet-lite2", _lite2_weights())  # not typed
         shape = (1, 3, 1, 1)
+        self.mean: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(shape))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(shape))
 

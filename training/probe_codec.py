@@ -9,7 +9,8 @@ asked at several shares of noise. Controls: the tiles themselves, and tiles blur
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from generation.atomic import atomic_path
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.errors import OutputError, TerrascapeError
 from generation.pipelines.satellite import SatellitePipeline, load_pipeline
+from generation.pipelines.scene import Scene
 from training.data import list_files, read_rows
 from training.evaluate_geosynth import scenes_of
 from training.evaluate_tiles import Tiles, read_tiles
@@ -35,14 +37,17 @@ def ways(
     """List names and functions that take some of the tiles there and back."""
     for channels in CHANNELS:
         codec = PatchCodec.fit(fit, latent_channels=channels, gamma=GAMMA)
-        yield f"linear, {channels} channels", lambda rows, codec=codec: _back(codec, tiles, rows)
+        yield f"linear, {channels} channels", partial(_back, codec, tiles)
     scenes = scenes_of(tiles, 0)
     for share in SHARES:
         pipeline.decoder.hand_over = share
-        yield (
-            f"decoder, {share:g} of noise",
-            lambda rows: pipeline.reconstruct(scenes[rows], tiles.images[rows]),
-        )
+        yield f"decoder, {share:g} of noise", partial(_through, pipeline, tiles, scenes)
+
+
+def _through(
+    pipeline: SatellitePipeline, tiles: Tiles, scenes: Sequence[Scene], rows: slice
+) -> Images:
+    return pipeline.reconstruct(scenes[rows], tiles.images[rows])
 
 
 def _back(codec: PatchCodec, tiles: Tiles, rows: slice) -> Images:

@@ -157,8 +157,10 @@ class GeoSynthTask:
         scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
         if cfg.start_from is not None:
             _check_same(cfg.start_from / "codec", cfg.autoencoder / "codec")
-            learnt = (load_part(PARTS[name], cfg.start_from / name) for name in LEARNT)
-            return SatellitePipeline(*learnt, codec, decoder, scheduler)
+            unet, controlnet, conditioner = (
+                load_part(PARTS[name], cfg.start_from / name) for name in LEARNT
+            )
+            return SatellitePipeline(unet, controlnet, conditioner, codec, decoder, scheduler)
         channels = codec.config["latent_channels"]
         unet, controlnet = build_networks(
             latent_channels=channels,
