@@ -217,8 +217,19 @@ def model_sha256(folder: Path) -> str:
         raise MissingFileError(f"no .safetensors below {folder} ({RESTORE})")
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.relative_to(folder).as_posix()}\0{sha256_file(file)}\n".encode())
+        own = _settings_sha256(file) if file.name in CONFIGURATIONS else sha256_file(file)
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{own}\n".encode())
     return digest.hexdigest()
+
+
+def _settings_sha256(file: Path) -> str:
+    """Hash what a configuration says, without notes such as ``_name_or_path``."""
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+        said = {name: value for name, value in settings.items() if not name.startswith("_")}
+    except (ValueError, AttributeError):  # no JSON object: its loader will refuse it
+        return sha256_file(file)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def read_foreign(

@@ -284,3 +284,16 @@ def test_a_folder_stays_as_it_was_when_the_work_fails(tmp_path):
         fail()
     assert [file.name for file in target.iterdir()] == ["first"]
     assert [file.name for file in tmp_path.iterdir()] == ["weights"]
+
+
+def test_the_hash_of_a_model_covers_its_settings_but_no_notes(tmp_path):
+    save_safetensors({"w": torch.zeros(2)}, tmp_path / "part/model.safetensors")
+
+    def told(text):
+        (tmp_path / "part/config.json").write_text(text)
+        return model_sha256(tmp_path)
+
+    first = told('{"hand_over": 0.1, "_name_or_path": "here"}')
+    assert told('{"_name_or_path": "there",  "hand_over": 0.1}') == first
+    assert told('{"hand_over": 0.2}') != first
+    assert told("no JSON") != first

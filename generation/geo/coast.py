@@ -59,8 +59,11 @@ def divide(
         bounds: West, south, east, north of the box.
 
     Returns:
-        The faces; ``None`` if no coastline enters the box.
+        The faces; ``None`` if no coastline enters the box, or the box has no area.
     """
+    west, south, east, north = bounds
+    if not (west < east and south < north):  # all that is known lies on one line: no area to part
+        return None
     segments = _segments([_directed(line) for line in lines], bounds)
     if not len(segments):
         return None
@@ -87,7 +90,10 @@ def _directed(line: BaseGeometry) -> BaseGeometry:
         return line
     islands = shapely.get_parts(shapely.orient_polygons(line))
     return shapely.multilinestrings(
-        [shapely.get_coordinates(shapely.get_exterior_ring(island)) for island in islands]
+        [
+            shapely.linestrings(shapely.get_coordinates(shapely.get_exterior_ring(island)))
+            for island in islands
+        ]
     )
 
 

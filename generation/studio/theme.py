@@ -153,6 +153,7 @@ CSS = (
 }
 @media (prefers-reduced-motion: reduce) { .ts-progress span { transition: none; } }
 .dark .ts-map:not(.ts-square) img { filter: brightness(.86); }
+.dark input[type=range] { --neutral-200: var(--neutral-700); }
 """
 )
 

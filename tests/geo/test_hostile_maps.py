@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generation.errors import LayoutError, TerrascapeError
+from generation.geo.coast import divide
 from generation.geo.location import Location
 from generation.geo.mercator import Window
 from generation.geo.sources import FileSource
@@ -270,3 +271,17 @@ def test_a_table_that_leaves_its_coordinate_system_out_is_read_with_a_note(tmp_p
 def test_a_coordinate_system_of_another_world_is_refused(tmp_path):
     table(None).set_crs("IAU_2015:30100").to_parquet(tmp_path / "moon.parquet")
     refuses(tmp_path / "moon.parquet", "coordinate system cannot be converted to EPSG:4326")
+
+
+# --- coastlines ----------------------------------------------------------------------------------
+def test_islands_whose_rings_have_different_lengths_are_land():
+    islands = shapely.MultiPolygon([shapely.box(1, 1, 2, 2), shapely.Point(5, 5).buffer(1, 3)])
+    shore = divide([islands], (0.0, 0.0, 8.0, 8.0))
+    assert shore is not None
+    assert shore.land.area == pytest.approx(islands.area, rel=1e-6)
+    assert shore.sea.area == pytest.approx(64 - islands.area, rel=1e-6)
+
+
+def test_a_box_without_area_is_not_parted():
+    line = shapely.LineString([(7.0, 45.0), (7.0, 46.0)])
+    assert divide([line], (7.0, 45.0, 7.0, 46.0)) is None

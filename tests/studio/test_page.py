@@ -12,10 +12,12 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from stand_in import draw
 from test_cli_pipeline import tiny_home  # noqa: F401 - a fixture, for checkouts without weights
 
-from generation.media.artifact import manifest_mistakes, read_spec
+from generation.media.artifact import manifest_mistakes, read_spec, save_satellite
 from generation.registry import is_here
+from generation.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -110,6 +112,7 @@ def set_zoom(page, zoom):
 
 def test_a_place_is_clicked_and_rendered(page, studio):
     _, out = studio
+    before = set(out.glob("*.json"))
     world = page.locator("#ts-world .ts-map")
     box = world.bounding_box()
     world.click(position={"x": box["width"] * 0.75, "y": box["height"] * 0.25})
@@ -123,9 +126,9 @@ def test_a_place_is_clicked_and_rendered(page, studio):
     page.wait_for_selector("#ts-get-png:visible")
     assert page.locator("#ts-stage img").count() == 2
     assert "km across" in page.locator("#ts-stage figcaption").first.inner_text()
-    assert page.locator("#ts-history .ts-thumb").count() == 1
+    assert page.locator("#ts-history .ts-thumb").count() == len(before) + 1
 
-    (manifest,) = out.glob("*.json")
+    (manifest,) = set(out.glob("*.json")) - before
     spec = read_spec(manifest)
     assert (spec.seed, spec.steps, spec.layout) == (2**63 - 1, 2, "auto")
     assert spec.lon == pytest.approx(90, abs=1)
@@ -136,7 +139,7 @@ def test_a_place_is_clicked_and_rendered(page, studio):
 
     page.locator("#ts-examples .ts-chip").first.click()  # another place, then all of it back
     page.wait_for_function("document.querySelector('#ts-lat input').value < 45.99")
-    page.locator("#ts-history .ts-thumb").click()
+    page.locator("#ts-history .ts-thumb").first.click()
     page.wait_for_function(f"document.querySelector('#ts-lat input').value == {spec.lat}")
     assert field(page, "seed").input_value() == str(spec.seed)
 
@@ -187,20 +190,20 @@ def test_streets_are_asked_for_when_allowed_and_a_dead_line_is_told(page):
 
 
 def test_an_opened_file_shows_its_layout_and_fills_the_page(page, studio, tmp_path):
-    saved = next(studio[1].glob("*.tif"))
-    shutil.copy(saved, tmp_path / "elsewhere.tif")
+    spec = RunSpec(lat=-3.1, lon=-60.0, size=64)
+    saved = save_satellite(draw(spec), studio[1])
+    shutil.copy(saved[1], tmp_path / "elsewhere.tif")
     page.get_by_text("Open a file", exact=True).click()
     page.locator("#ts-open input[type=file]").set_input_files(tmp_path / "elsewhere.tif")
     page.wait_for_selector("#ts-stage figure:nth-child(2) img")
-    page.wait_for_function(
-        f"document.querySelector('#ts-lat input').value == {read_spec(saved).lat}"
-    )
+    page.wait_for_function(f"document.querySelector('#ts-lat input').value == {spec.lat}")
 
 
 def test_a_layout_is_drawn(page):
     page.locator("#ts-choice label", has_text="Draw").click()
     canvas = page.locator("#ts-editor canvas").first
     canvas.wait_for()
+    canvas.scroll_into_view_if_needed()
     page.wait_for_timeout(1500)  # the canvas fades in
     was = page.locator("#ts-layout img").get_attribute("src")
     box = canvas.bounding_box()

@@ -8,12 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
-from generation.checkpoint import load_safetensors, model_sha256
+from generation.checkpoint import PART_WEIGHTS, load_safetensors, model_sha256
 from generation.config import load_config, load_variant
 from generation.errors import ConfigError, MissingFileError
 from generation.pipelines.folders import Folders
 from generation.pipelines.geosynth import GeoSynthPipeline
-from generation.pipelines.parts import WEIGHTS, Options
+from generation.pipelines.parts import Options
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
 from training.tiny_sd import EMBED_DIM
 from training.tiny_sd import main as write_tiny
@@ -59,7 +59,7 @@ def finished(tiny, tmp_path_factory):
 
 def test_a_run_leaves_weights_panels_and_metrics(finished):
     assert {file.name for file in (finished / "weights").iterdir()} == {
-        "config.json", WEIGHTS, "coordnet", "nulls",
+        "config.json", PART_WEIGHTS, "coordnet", "nulls",
     }  # fmt: skip
     steps = [json.loads(row) for row in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in steps] == [1, 2]
