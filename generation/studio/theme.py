@@ -49,7 +49,9 @@ CSS = (
 .ts-card .label-wrap { text-align: left; }
 .ts-card .label-wrap .icon { flex: none; font-size: .7rem; }
 .gradio-container :is(button, input, textarea, summary, [role=button]):focus-visible {
-  outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
+  outline: 3px solid var(--color-accent); outline-offset: 2px; }
+.gradio-container label:has(input[type=radio]:focus-visible) {
+  outline: 3px solid var(--color-accent); outline-offset: 2px; }
 
 .ts-map { position: relative; aspect-ratio: 2 / 1; border-radius: 10px; overflow: hidden;
   cursor: crosshair; border: 1px solid var(--border-color-primary); background: #b0d0e3;
