@@ -51,6 +51,7 @@ def _serve(host: str, port: int, out: Path, *, browser: bool) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: stopped.set())
         stopped.wait()
+        desk.close()
 
 
 def _has_desktop() -> bool:

@@ -13,7 +13,7 @@ HEAD = (
     "%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 32 32'%3E"
     "%3Ccircle cx='16' cy='16' r='15' fill='%2389b9d0'/%3E"
     "%3Cpath d='M4 22l8-11 5 6 4-5 7 10a15 15 0 0 1-24 0z' fill='%230f766e'/%3E%3C/svg%3E\">"
-    "<style>@media (max-width: 640px) {"  # here, for in the sheet below media rules reach no frame
+    "<style>@media (max-width: 640px) {"  # not in the sheet: Gradio keeps its media rules inside
     " .gradio-container > .main { padding: 8px 8px 84px !important; } }</style>"
 )
 
@@ -46,12 +46,11 @@ CSS = (
 .ts-sub { font-size: .9rem; font-weight: 560; margin: 6px 0 0; }
 .ts-sub + .ts-caption { margin: 2px 0 0; }
 .ts-more { gap: 10px !important; }
-.ts-card .label-wrap { text-align: left; }
+.ts-card .label-wrap { text-align: left; padding: 4px 0; }
 .ts-card .label-wrap .icon { flex: none; font-size: .7rem; }
 .gradio-container :is(button, input, textarea, summary, [role=button]):focus-visible {
-  outline: 3px solid var(--color-accent); outline-offset: 2px; }
-.gradio-container label:has(input[type=radio]:focus-visible) {
-  outline: 3px solid var(--color-accent); outline-offset: 2px; }
+  outline: 3px solid var(--color-accent) !important; outline-offset: 2px; }
+.gradio-container :is(input, textarea, .label-wrap):focus-visible { outline-offset: -2px; }
 
 .ts-map { position: relative; aspect-ratio: 2 / 1; border-radius: 10px; overflow: hidden;
   cursor: crosshair; border: 1px solid var(--border-color-primary); background: #b0d0e3;
@@ -142,7 +141,7 @@ CSS = (
   .ts-pair { grid-template-columns: 1fr; }
   .ts-stage[aria-busy] figure:nth-child(2) { display: none; }  /* the steps are told in its place */
   #ts-choice .wrap { display: grid; grid-template-columns: 1fr 1fr; }
-  .ts-pair .ts-frame:has(.ts-empty) { aspect-ratio: 4 / 1; }
+  .ts-pair .ts-frame:not(.ts-live):has(.ts-empty) { aspect-ratio: 4 / 1; }
   #ts-downloads button { min-height: 40px; padding: 0 6px; }
   #ts-editor { height: 330px !important; }
   /* always within reach of the thumb */
@@ -159,12 +158,12 @@ CSS = (
 
 SCROLL_JS = """
 document.addEventListener('click', (event) => {
-  if (window.innerWidth < 900 && event.target.closest('#ts-render')) {
-    document.getElementById('ts-result').scrollIntoView({behavior: 'smooth', block: 'start'});
-  }
+  if (window.innerWidth >= 900 || !event.target.closest('#ts-render')) return;
+  const result = document.getElementById('ts-result');
+  setTimeout(() => result.scrollIntoView({behavior: 'smooth', block: 'start'}), 500);
 });
 """
-"""On a phone the result lies below what was pressed."""
+"""On a phone the result lies below what was pressed; it is shown once its frame has grown."""
 
 MARK = (
     '<svg viewBox="0 0 32 32" aria-hidden="true"><circle cx="16" cy="16" r="15" fill="#89b9d0"/>'

@@ -24,6 +24,8 @@ from generation.spec import RunSpec
 
 LOOK_S = 0.25
 """How often a watcher is told something, at most and at least."""
+CLOSE_S = 15.0
+"""How long the end of the process waits for the step that is being drawn."""
 KEPT_STREETS = 8
 """How many fetched street maps are kept in memory, to be shown again."""
 
@@ -72,6 +74,15 @@ class Desk:
         work.stopped.set()
         if self.work.get((visitor, type(work))) is work:
             del self.work[visitor, type(work)]
+
+    def close(self) -> None:
+        """Stop all work, and take the seat so that no more is begun.
+
+        A process that ends while a thread computes is aborted by the libraries below it.
+        """
+        for work in list(self.work.values()):
+            work.stopped.set()
+        self.seat.acquire(timeout=CLOSE_S)
 
     def keep_streets(self, layout: Layout) -> None:
         """Keep a fetched street map, and let go of the oldest when there are many."""

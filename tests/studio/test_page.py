@@ -96,18 +96,18 @@ def field(page, name):
     return page.locator(f"#ts-{name} input, #ts-{name} textarea").first
 
 
-def set_steps(page, steps):
+def set_number(page, name, value):
+    """Open the settings and set one of their numbers."""
     page.get_by_text("Settings", exact=True).click()
-    box = page.locator("#ts-steps input[type=number]")
-    box.fill(str(steps))
-    box.blur()
-
-
-def set_zoom(page, zoom):
-    page.get_by_text("Settings", exact=True).click()
-    box = page.locator("#ts-zoom input[type=number]")
-    box.fill(str(zoom))
-    box.blur()
+    box = page.locator(f"#ts-{name} input[type=number]")
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:  # what is typed while the settings still unfold may be lost
+        box.fill(str(value))
+        box.blur()
+        page.wait_for_timeout(500)
+        if box.input_value() == str(value):
+            return
+    pytest.fail(f"{name} does not take {value}")
 
 
 def test_a_place_is_clicked_and_rendered(page, studio):
@@ -119,7 +119,7 @@ def test_a_place_is_clicked_and_rendered(page, studio):
     page.wait_for_function("Math.abs(document.querySelector('#ts-lon input').value - 90) < 1")
     assert float(field(page, "lat").input_value()) == pytest.approx(45, abs=1)
 
-    set_steps(page, 2)
+    set_number(page, "steps", 2)
     field(page, "seed").fill(str(2**63 - 1))  # larger than a browser's numbers are exact
     page.locator("#ts-render").click()
     page.wait_for_selector("#ts-stage .ts-frame .ts-badge >> text=synthetic image")
@@ -147,7 +147,7 @@ def test_a_place_is_clicked_and_rendered(page, studio):
 def test_a_render_is_stopped(page, studio):
     _, out = studio
     before = sorted(out.glob("*.json"))
-    set_steps(page, 200)
+    set_number(page, "steps", 200)
     page.locator("#ts-render").click()
     page.wait_for_selector("#ts-stage >> text=Step")
     preview = "document.querySelector('#ts-stage figure:first-child img')"
@@ -176,7 +176,7 @@ def test_streets_are_asked_for_when_allowed_and_a_dead_line_is_told(page):
     page.locator("#ts-online input").check()
     page.wait_for_selector("#ts-layout >> text=OpenStreetMap is asked from zoom 13 on")
     assert page.locator("#ts-fetch").is_disabled()
-    set_zoom(page, 15)
+    set_number(page, "zoom", 15)
     page.wait_for_selector("#ts-fetch:enabled")
     page.locator("#ts-fetch").click()
     page.wait_for_selector("#ts-layout >> text=Asking OpenStreetMap")

@@ -152,6 +152,20 @@ def test_a_render_stops_when_its_page_is_closed(tab):
     assert tab.desk.work == {}
 
 
+def test_the_end_of_the_studio_waits_for_the_step_that_is_drawn(tab):
+    events = tab.render(SOMEONE, *values(replace(SPEC, steps=200)), True)
+    for changes in events:
+        if "Step " in changes.get(tab.ui.stage, ""):
+            break
+    job = tab.desk.work["someone", Job]
+    tab.desk.close()
+    job.join(PATIENCE_S)
+    assert isinstance(job.error, CancelledError)
+    assert tab.desk.seat.locked()  # nothing else is begun
+    assert not tab.desk.out.exists()
+    events.close()
+
+
 def test_a_second_visitor_waits_and_may_stop_waiting(tab):
     with tab.desk.seat:
         events = tab.render(SOMEONE, *values(), True)
