@@ -6,7 +6,8 @@ mistaken for a place or a word.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -28,6 +29,13 @@ class Condition:
     vector: Float[Tensor, "batch features"]
     hint: Float[Tensor, "batch hint rows cols"]
     """The layout (or its null) for the control branch."""
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Condition]") -> "Condition":
+        """Join batches that have equally many tokens."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(**{f.name: torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)})
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ Source:
     "Applying guidance in a limited interval" (2024), Eq. 5.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -58,11 +58,19 @@ class GuidanceScales:
 
 
 def guided(
-    evaluate: Callable[[frozenset[str]], Velocity], terms: list[tuple[frozenset[str], float]]
+    evaluate: Callable[[Sequence[frozenset[str]]], Sequence[Velocity]],
+    terms: list[tuple[frozenset[str], float]],
 ) -> Velocity:
-    """Sum the weighted evaluations."""
-    (subset, weight), *rest = terms
-    total = evaluate(subset) if weight == 1 else evaluate(subset) * weight
-    for subset, weight in rest:
-        total = total + weight * evaluate(subset)
-    return total
+    """Sum the weighted evaluations.
+
+    Args:
+        evaluate: Gives the velocity under each of several subsets of conditions, in their order;
+            asked once, so that it may evaluate them as one batch.
+        terms: What :meth:`GuidanceScales.terms` lists.
+    """
+    velocities = evaluate([subset for subset, _ in terms])
+    weighted = [
+        velocity if weight == 1 else weight * velocity
+        for velocity, (_, weight) in zip(velocities, terms, strict=True)
+    ]
+    return sum(weighted[1:], start=weighted[0])

@@ -249,9 +249,10 @@ class GeoSynthPipeline:
         return found
 
     def _evaluate(
-        self, steering: "SteeringSets", x_t: Tensor, t: Tensor, subset: frozenset[str]
-    ) -> Tensor:
-        return predict_noise(self.networks, x_t, t, steering[subset]).float()
+        self, steering: "SteeringSets", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
+    ) -> Sequence[Tensor]:
+        """Evaluate subset by subset: what is absent may leave a network out altogether."""
+        return [predict_noise(self.networks, x_t, t, steering[s]).float() for s in subsets]
 
     def _noise(self, picture: Picture) -> Float[Tensor, "1 channels rows cols"]:
         window, cell = picture.window, 2 ** (len(self.vae.config["block_out_channels"]) - 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from generation.atomic import atomic_folder
 from generation.checkpoint import load_configured, load_part, model_sha256, save_part
-from generation.conditioning import SatelliteConditioner
+from generation.conditioning import Condition, SatelliteConditioner
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import ControlledDenoiser
@@ -207,9 +207,12 @@ class SatellitePipeline:
         )
 
     def _evaluate(
-        self, conditions: ConditionSets, x_t: Tensor, t: Tensor, subset: frozenset[str]
-    ) -> Tensor:
-        return self.denoiser(x_t, t, conditions[subset])
+        self, conditions: ConditionSets, x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
+    ) -> Sequence[Tensor]:
+        """Evaluate all subsets as one batch: small networks are faster on large batches."""
+        count = len(subsets)
+        together = Condition.cat([conditions[subset] for subset in subsets])
+        return self.denoiser(x_t.repeat(count, 1, 1, 1), t.repeat(count), together).chunk(count)
 
     def _check(self, scenes: Sequence[Scene]) -> None:
         sizes = {(scene.window.width_px, scene.window.height_px) for scene in scenes}

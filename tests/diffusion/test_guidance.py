@@ -20,16 +20,20 @@ def velocity(subset):
     return torch.randn(1, 2, 3, 3, generator=torch.Generator().manual_seed(seed))
 
 
+def velocities(subsets):
+    return [velocity(subset) for subset in subsets]
+
+
 def test_scales_of_one_cost_one_evaluation_and_change_nothing():
     assert GuidanceScales().terms(ALL, 0.5) == [(ALL, 1.0)]
-    assert torch.equal(guided(velocity, GuidanceScales().terms(ALL, 0.5)), velocity(ALL))
+    assert torch.equal(guided(velocities, GuidanceScales().terms(ALL, 0.5)), velocity(ALL))
 
 
 def test_equal_scales_cost_two_evaluations_and_are_the_usual_guidance():
     terms = GuidanceScales(3.0, 3.0, 3.0).terms(ALL, 0.5)
     assert [subset for subset, _ in terms] == [frozenset(), ALL]
     usual = velocity(frozenset()) + 3 * (velocity(ALL) - velocity(frozenset()))
-    torch.testing.assert_close(guided(velocity, terms), usual)
+    torch.testing.assert_close(guided(velocities, terms), usual)
 
 
 def test_different_scales_stretch_each_link_of_the_chain():
@@ -38,7 +42,7 @@ def test_different_scales_stretch_each_link_of_the_chain():
     none, layout = velocity(frozenset()), velocity(frozenset({"layout"}))
     place = velocity(frozenset({"layout", "location"}))
     chain = none + 1.5 * (layout - none) + 3 * (place - layout) + 5 * (velocity(ALL) - place)
-    torch.testing.assert_close(guided(velocity, terms), chain)
+    torch.testing.assert_close(guided(velocities, terms), chain)
 
 
 def test_a_scale_of_zero_leaves_its_condition_out():
