@@ -99,7 +99,7 @@ def load_configured(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class o
         raise MissingFileError(f"{path} is not there (restore the model's folder)")
     try:
         return kind.from_config(kind.load_config(folder))
-    except (OSError, TypeError, ValueError) as error:
+    except (OSError, RuntimeError, TypeError, ValueError) as error:
         raise WeightsError(
             f"{path} describes no {kind.__name__}: {error} (restore the model's folder)"
         ) from error

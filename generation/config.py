@@ -100,7 +100,7 @@ def to_yaml(cfg: object) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which ``3e-4`` is a number, and a key a word that may be given once."""
+    """YAML in which 3e-4 is a number, ``no`` a word, and a key a word that may be given once."""
 
     mistakes: list[str]
 
@@ -132,6 +132,12 @@ class _Loader(yaml.SafeLoader):
             ) from error
 
 
+_BOOL = "tag:yaml.org,2002:bool"
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in kinds if tag != _BOOL]
+    for first, kinds in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(_BOOL, re.compile("^(?:true|false)$", re.IGNORECASE), list("tTfF"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)[eE][-+]?[0-9]+$"),

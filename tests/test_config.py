@@ -54,6 +54,12 @@ def test_a_scientific_number_without_a_point_is_a_number(tmp_path):
         assert load_config(Run, write(tmp_path, f"name: x\nloop: {{lr: {text}}}")).loop.lr == 3e-4
 
 
+@pytest.mark.parametrize("word", ["no", "NO", "yes", "on", "off", "n", "y"])
+def test_only_true_and_false_are_switches(tmp_path, word):
+    assert load_config(Run, write(tmp_path, f"name: {word}")).name == word
+    assert load_config(Run, write(tmp_path, "name: x"), [f"note={word}"]).note == word
+
+
 def test_lists_become_tuples_and_text_becomes_paths(tmp_path):
     cfg = load_config(Run, write(tmp_path, "name: x\nwidths: [1, 2]\nout: a/b"))
     assert cfg.widths == (1, 2)
@@ -104,7 +110,7 @@ def test_all_mistakes_are_told_at_once(tmp_path):
         ("name: x\nloop: {resume: 1}", "loop.resume: 1"),
         ("name: x\nloop: {lr: .nan}", "loop.lr: nan was given .*finite"),
         ("name: x\nloop: {lr: .inf}", "loop.lr: inf was given .*finite"),
-        ("name: NO", "name: False was given"),
+        ("name: FALSE", "name: False was given"),
         ("loop: {lr: 1.0}", "name: not given"),
         ("", "name: not given"),
         ("name: x\nloop: {num_steps: 13}", "unlucky"),

@@ -6,6 +6,7 @@ seed and ``n``, so a resumed run gives the same weights as one that was never in
 
 import itertools
 import json
+import logging
 import math
 import signal
 import time
@@ -23,6 +24,8 @@ from torch import Tensor, nn
 from generation.config import config
 from generation.errors import ConfigError
 from training.snapshot import Snapshot, newest, write_snapshot
+
+_log = logging.getLogger(__name__)
 
 
 @config
@@ -123,11 +126,20 @@ def fit(task: Task, cfg: LoopConfig, out: Path, *, resume: bool, record: str) ->
             "CPUs start them with torchrun --nproc_per_node N; 'accelerate launch --cpu "
             "--num_processes N' runs one)"
         )
+    if cfg.mixed_precision == "bf16" and accelerator.device.type == "cpu" and not _has_bf16():
+        _log.warning(
+            "loop.mixed_precision=bf16: this processor has no instructions for it, and a step will "
+            "take many times as long as with loop.mixed_precision=no"
+        )
     if not resume and (out / "snapshots").exists() and newest(out / "snapshots") is not None:
         raise ConfigError(f"{out} holds a run already (add --resume, or choose another folder)")
     out.mkdir(parents=True, exist_ok=True)
     set_seed(cfg.seed)
     Loop(task, cfg, out, accelerator, record).run(resume=resume)
+
+
+def _has_bf16() -> bool:
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 class Loop:
