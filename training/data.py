@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -32,6 +32,7 @@ from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS
 from generation.geo.mercator import Window, tile_window
 from generation.media.folder import output_folder
+from generation.pipelines.scene import Scene
 from training.captions import compose
 from training.place_names import PlaceNames
 from training.trainer import LoopConfig
@@ -294,6 +295,16 @@ class TileDataset(Dataset[dict[str, Tensor]]):
             "mask": torch.from_numpy(np.array(self.mask[text])),
         }
 
+    def scene(self, index: int) -> Scene:
+        """Give what a pipeline is asked to draw a whole tile again, with its first caption."""
+        zoom, col, row = (int(v) for v in self.rows[index, :3])
+        return Scene(
+            window=Window(zoom, col, row, TILE, TILE),
+            prompt=self.captions[index * self.per_tile],
+            layout=np.asarray(self.classes[index]),
+            seed=index,
+        )
+
 
 class CountedSampler(Sampler[tuple[int, int]]):
     """Endless shuffled passes over a data set, startable at any sample, shared by processes."""
@@ -315,13 +326,24 @@ class CountedSampler(Sampler[tuple[int, int]]):
             position += self.world_size
 
 
-def tile_batches(
-    dataset: TileDataset, loop: LoopConfig, start: int, rank: int, world_size: int
+def held_blocks(rows: Float[np.ndarray, "n figures"], every: int) -> Bool[np.ndarray, " n"]:
+    """Choose the tiles of each n-th block of 10 degrees, by the rows of a folder."""
+    held = []
+    for zoom, col, row in rows[:, :3].astype(int).tolist():
+        centre = Window(zoom, col, row, TILE, TILE).center
+        held.append(int(centre.lat // 10 * 36 + centre.lon // 10) % every == 0)
+    return np.array(held)
+
+
+def counted_batches(
+    dataset: Dataset[dict[str, Tensor]], loop: LoopConfig, start: int, rank: int, world_size: int
 ) -> Iterator[dict[str, Tensor]]:
-    """Yield batches; the order depends on the seed and the position alone."""
-    sampler = CountedSampler(
-        len(dataset), seed=loop.seed, start=start, rank=rank, world_size=world_size
-    )
+    """Yield batches of a data set with a length that is asked for by ``(index, draw)``.
+
+    The order depends on the seed and the position alone.
+    """
+    length = len(dataset)  # type: ignore[arg-type]  # torch does not say that it has one
+    sampler = CountedSampler(length, seed=loop.seed, start=start, rank=rank, world_size=world_size)
     return iter(DataLoader(dataset, batch_size=loop.batch_size, sampler=sampler))
 
 

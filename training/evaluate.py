@@ -23,6 +23,7 @@ from generation.errors import ConfigError, OutputError
 
 if TYPE_CHECKING:
     from training.evaluate_controls import Scores, Yardstick
+    from training.evaluate_tiles import Tiles
     from training.painter import PipelinePainter
 
 GUIDANCE = ("text_guidance", "location_guidance", "layout_guidance")
@@ -71,12 +72,13 @@ def _geosynth(args: argparse.Namespace) -> int:
     from generation.checkpoint import sha256_file
     from training.data import list_files
     from training.evaluate_controls import Yardstick, measure_controls
-    from training.evaluate_tiles import read_tiles
+    from training.evaluate_tiles import evenly, read_tiles
     from training.metrics import LiteFeatures
 
     files = list_files(args.data)
     painter = None if args.controls_only else _painter(args)
-    tiles = read_tiles(files, limit=args.limit, seed=args.seed)
+    known = read_tiles(files, seed=args.seed)
+    tiles = known.take(evenly(len(known), min(args.limit or len(known), len(known))))
     _tell(f"{len(tiles)} real tiles; measuring the controls")
     ruler = LiteFeatures()
     yardstick = Yardstick(tiles, ruler, seed=args.seed)
@@ -90,9 +92,15 @@ def _geosynth(args: argparse.Namespace) -> int:
         },
         "feature_network": {"name": "EfficientNet-Lite0", "sha256": sha256_file(ruler.weights)},
         "command": shlex.join(["terrascape", *_words(args)]),
-        "settings": {"seed": args.seed, "kid_subset_size": yardstick.subset_size},
+        "settings": {
+            "seed": args.seed,
+            "kid_subset_size": yardstick.subset_size,
+            "prompt_probe_tiles": len(known),
+        },
     }
-    metrics = None if painter is None else _measure(args, painter, yardstick, controls, report)
+    metrics = (
+        None if painter is None else _measure(args, painter, yardstick, known, controls, report)
+    )
     _write(report, metrics, controls, args.out)
     print(args.out)
     return DONE
@@ -109,6 +117,7 @@ def _measure(
     args: argparse.Namespace,
     painter: "PipelinePainter",
     yardstick: "Yardstick",
+    known: "Tiles",
     controls: "Scores",
     report: dict[str, object],
 ) -> "Scores":
@@ -120,7 +129,9 @@ def _measure(
     def progress(what: str, done: int, total: int) -> None:
         bars.setdefault(what, Progress(what, every_s=30.0))(done, total)
 
-    metrics, more, images = measure_model(yardstick, in_batches(painter, args.batch, progress))
+    metrics, more, images = measure_model(
+        yardstick, in_batches(painter, args.batch, progress), known
+    )
     controls.update(more)
     controls.update(measure_latents(yardstick, painter.reconstruct, args.batch))
     derived(metrics, controls)

@@ -65,8 +65,15 @@ def scenes_of(tiles: Tiles, seed: int) -> list[Scene]:
     return [Scene(window, text, classes, seed=seed) for window, text, classes in rows]
 
 
-def measure_model(yardstick: Yardstick, draw: Draw) -> tuple[Scores, Scores, Images]:
+def measure_model(
+    yardstick: Yardstick, draw: Draw, known: Tiles | None = None
+) -> tuple[Scores, Scores, Images]:
     """Draw every test place and score the pictures.
+
+    Args:
+        yardstick: The real tiles of the places.
+        draw: Draws scenes.
+        known: More real tiles, for the probes that judge prompts; by default those of the places.
 
     Returns:
         The model's scores, the controls that need the model, and the pictures of the tiles.
@@ -85,9 +92,12 @@ def measure_model(yardstick: Yardstick, draw: Draw) -> tuple[Scores, Scores, Ima
         yardstick.keeping(images, yardstick.water[other], yardstick.roads[other], "_shuffled")
     )
     for name, changed in _shuffled(scenes, other).items():
-        features = yardstick.ruler(draw(f"tiles, {name.replace('_', ' ')}", changed))
-        controls.update(yardstick.likeness("lite_kid", features, f"_{name}"))
-    _steering(yardstick, draw, metrics, controls)
+        drawn = draw(f"tiles, {name.replace('_', ' ')}", changed)
+        controls.update(yardstick.likeness("lite_kid", yardstick.ruler(drawn), f"_{name}"))
+        controls.update(yardstick.texture(drawn, f"_{name}"))
+    judge = PlaceJudge(*describe(yardstick.tiles.images, yardstick.ruler))
+    measure_places(yardstick, judge, draw, metrics, controls)
+    measure_prompts(yardstick, known or yardstick.tiles, draw, metrics, controls)
     return metrics, controls, images
 
 
@@ -131,17 +141,6 @@ def _shuffled(scenes: Sequence[Scene], other: Int[np.ndarray, " n"]) -> dict[str
     }
 
 
-def _steering(
-    yardstick: Yardstick,
-    draw: Draw,
-    metrics: Scores,
-    controls: Scores,
-) -> None:
-    colours, features = describe(yardstick.tiles.images, yardstick.ruler)
-    measure_places(yardstick, PlaceJudge(colours, features), draw, metrics, controls)
-    measure_prompts(yardstick, np.hstack([colours, features]), draw, metrics, controls)
-
-
 def measure_places(
     yardstick: Yardstick,
     judge: PlaceJudge,
@@ -183,7 +182,7 @@ def measure_places(
 
 def measure_prompts(
     yardstick: Yardstick,
-    real: Features,
+    known: Tiles,
     draw: Draw,
     metrics: Scores,
     controls: Scores,
@@ -193,7 +192,7 @@ def measure_prompts(
     ``text_pairs`` is the share of pairs, from equal noise, in which a probe that knows real tiles
     only puts the prompt's picture on the prompt's side of the opposite's (chance 0.5).
     """
-    probes = fit_probes(yardstick.tiles, real)
+    probes = fit_probes(known, np.hstack(describe(known.images, yardstick.ruler)))
     if not probes:
         return
     rows: dict[str, tuple[Features, Features]] = {}

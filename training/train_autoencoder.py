@@ -24,13 +24,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.atomic import atomic_folder
-from generation.checkpoint import save_part
+from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config, to_yaml
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.errors import ConfigError, TerrascapeError
 from generation.geo.layout import PALETTE
-from training.data import TileDataset, tile_batches
+from training.data import TileDataset, counted_batches
 from training.losses import discriminator_hinge, generator_hinge
 from training.perception import FeatureDiscriminator, StageFeatures, unlikeness
 from training.trainer import LoopConfig, fit
@@ -66,6 +66,9 @@ class AutoencoderConfig:
     data: Path = Path("runs/tiles")
     """What ``python -m training.data`` built."""
     out: Path = Path("runs/autoencoder_nano")
+    start_from: Path | None = None
+    """A folder with the codec and the decoder of an earlier run to go on from, as large as they
+    are."""
     crop_px: int = 96
     layout_drop: float = 0.1
     colours: float = 1.0
@@ -90,22 +93,27 @@ class AutoencoderConfig:
             )
 
 
+def new_decoder(cfg: AutoencoderConfig) -> DetailDecoder:
+    """Make an untrained decoder of the sizes of a configuration."""
+    return DetailDecoder(
+        latent_channels=cfg.codec.latent_channels,
+        patch=cfg.codec.patch,
+        coarse_width=cfg.decoder.coarse_width,
+        fine_width=cfg.decoder.fine_width,
+        coarse_blocks=cfg.decoder.coarse_blocks,
+        fine_blocks=cfg.decoder.fine_blocks,
+        max_share=cfg.decoder.max_share,
+    )
+
+
 class AutoencoderModel(nn.Module):
     """A step of both players as one forward pass, so that the one loop serves this recipe too."""
 
-    def __init__(self, codec: PatchCodec, cfg: AutoencoderConfig) -> None:
+    def __init__(self, codec: PatchCodec, decoder: DetailDecoder, cfg: AutoencoderConfig) -> None:
         super().__init__()
         self.cfg = cfg
         self.codec = codec
-        self.decoder = DetailDecoder(
-            latent_channels=cfg.codec.latent_channels,
-            patch=cfg.codec.patch,
-            coarse_width=cfg.decoder.coarse_width,
-            fine_width=cfg.decoder.fine_width,
-            coarse_blocks=cfg.decoder.coarse_blocks,
-            fine_blocks=cfg.decoder.fine_blocks,
-            max_share=cfg.decoder.max_share,
-        )
+        self.decoder = decoder
         self.discriminator = FeatureDiscriminator(cfg.discriminator_width)
         self.seen = StageFeatures()
 
@@ -117,7 +125,8 @@ class AutoencoderModel(nn.Module):
         cfg, images = self.cfg, batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             real, x0 = self.codec.tone(images), self.codec.encode(images)
-        share = cfg.decoder.max_share * torch.rand(len(x0), device=x0.device)
+        top = float(self.decoder.config["max_share"])
+        share = top * torch.rand(len(x0), device=x0.device)
         mix = share[:, None, None, None]
         noisy = (1 - mix) * x0 + mix * torch.randn_like(x0)
         keep = torch.rand(len(x0), device=x0.device) >= cfg.layout_drop
@@ -131,7 +140,7 @@ class AutoencoderModel(nn.Module):
         self.discriminator.requires_grad_(False)
         fooled = self.discriminator(in_drawn)
         self.discriminator.requires_grad_(True)
-        certain = 1 - 0.5 * share / cfg.decoder.max_share  # of what the tile itself looked like
+        certain = 1 - 0.5 * share / top  # of what the tile itself looked like
         losses = {
             "latents": F.mse_loss(clean.float(), x0),
             "colours": F.l1_loss(self._means(drawn), self._means(real)),
@@ -149,7 +158,7 @@ class AutoencoderModel(nn.Module):
         return {"loss": total, **losses}
 
     def _means(self, tones: Tensor) -> Tensor:
-        return F.avg_pool2d(tones.float(), self.cfg.codec.patch)
+        return F.avg_pool2d(tones.float(), self.codec.patch)
 
 
 class AutoencoderTask:
@@ -159,6 +168,14 @@ class AutoencoderTask:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
         self.dataset = TileDataset(cfg.data, crop_px=cfg.crop_px)
+        codec, decoder = self._build()
+        self.model = AutoencoderModel(codec, decoder, cfg).train()
+
+    def _build(self) -> tuple[PatchCodec, DetailDecoder]:
+        cfg = self.cfg
+        if cfg.start_from is not None:
+            codec = load_part(PatchCodec, cfg.start_from / "codec")
+            return codec, load_part(DetailDecoder, cfg.start_from / "decoder")
         count = min(cfg.codec.fit_images, len(self.dataset))
         chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
         images = np.asarray(self.dataset.images[chosen])
@@ -169,13 +186,14 @@ class AutoencoderTask:
             whitening=cfg.codec.whitening,
             gamma=cfg.codec.gamma,
         )
-        self.model = AutoencoderModel(codec, cfg).train()
+        decoder = new_decoder(cfg)
         latents = codec.encode(to_signal(images[:: max(1, count // 200)]))
-        self.model.decoder.spread.copy_(latents.std(dim=(0, 2, 3)))
+        decoder.spread.copy_(latents.std(dim=(0, 2, 3)))
+        return codec, decoder
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""
-        return tile_batches(self.dataset, self.cfg.loop, start, rank, world_size)
+        return counted_batches(self.dataset, self.cfg.loop, start, rank, world_size)
 
     def panel(self, path: Path) -> None:
         """Draw fixed tiles from fixed noise."""
@@ -183,7 +201,7 @@ class AutoencoderTask:
         chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int)
         images = np.asarray(self.dataset.images[chosen])[:, :128, :128]
         classes = np.asarray(self.dataset.classes[chosen])[:, :128, :128]
-        codec, top = self.model.codec, self.cfg.decoder.max_share
+        codec, top = self.model.codec, self.model.decoder.config["max_share"]
         x0 = codec.encode(to_signal(images))
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(0))
         given = torch.from_numpy(classes), torch.ones(count, dtype=torch.bool)

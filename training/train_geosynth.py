@@ -21,22 +21,21 @@ if __name__ == "__main__":  # run as a script: import from the checkout
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
+from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
-from generation.conditioning import Given, SatelliteConditioner
+from generation.conditioning import Condition, Given, SatelliteConditioner
 from generation.config import config, load_variant, to_yaml
 from generation.diffusion.codec import PatchCodec
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
 from generation.errors import ConfigError, TerrascapeError
 from generation.geo.layout import PALETTE
-from generation.geo.mercator import Window
 from generation.pipelines.satellite import PARTS, SatellitePipeline
-from generation.pipelines.scene import Scene
-from training.data import TILE, TileDataset, tile_batches
+from training.data import TILE, TileDataset, counted_batches
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
 from training.trainer import LoopConfig, fit
 
@@ -117,11 +116,21 @@ class GeoSynthModel(nn.Module):
             self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
         )
         mix = share[:, None, None, None]
-        condition = self.conditioner(self._given(batch))
-        predicted = self.denoiser((1 - mix) * x0 + mix * noise, 1000 * share, condition)
+        condition = self.conditioner(self.given(batch))
+        predicted = self.velocity((1 - mix) * x0 + mix * noise, share, condition)
         return {"loss": F.mse_loss(predicted.float(), noise - x0)}
 
-    def _given(self, batch: dict[str, Tensor]) -> Given:
+    def velocity(
+        self,
+        x_t: Float[Tensor, "batch channels rows cols"],
+        share: Float[Tensor, " batch"],
+        condition: Condition,
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Predict ``noise - x0`` from latents with a share of noise in them."""
+        return self.denoiser(x_t, 1000 * share, condition)
+
+    def given(self, batch: dict[str, Tensor]) -> Given:
+        """Drop inputs of a batch at random."""
         count, device = len(batch["image"]), batch["image"].device
         any_left = torch.rand(count, device=device) >= self.cfg.drop_all
 
@@ -185,13 +194,13 @@ class GeoSynthTask:
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""
-        return tile_batches(self.dataset, self.cfg.loop, start, rank, world_size)
+        return counted_batches(self.dataset, self.cfg.loop, start, rank, world_size)
 
     def panel(self, path: Path) -> None:
         """Draw fixed tiles with fixed seeds: layout, generated, real."""
         count = min(self.cfg.panel_tiles, len(self.dataset))
         chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int).tolist()
-        scenes = [self._scene(index) for index in chosen]
+        scenes = [self.dataset.scene(index) for index in chosen]
         drawn = self.pipeline(scenes, num_inference_steps=10)
         rows = [
             np.concatenate([PALETTE[s.layout], image, np.asarray(self.dataset.images[i])], axis=1)
@@ -205,15 +214,6 @@ class GeoSynthTask:
         Image.fromarray(sheet).save(path)
         for part in (self.pipeline.unet, self.pipeline.controlnet, self.pipeline.conditioner):
             part.train()
-
-    def _scene(self, index: int) -> Scene:
-        zoom, col, row = (int(v) for v in self.dataset.rows[index, :3])
-        return Scene(
-            window=Window(zoom, col, row, TILE, TILE),
-            prompt=self.dataset.captions[index * self.dataset.per_tile],
-            layout=np.asarray(self.dataset.classes[index]),
-            seed=index,
-        )
 
     def export(self, folder: Path) -> None:
         """Save the weights as a pipeline folder."""

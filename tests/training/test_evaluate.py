@@ -139,6 +139,8 @@ def test_a_painter_that_copies_the_real_tiles_reaches_the_floor(yardstick):
     assert metrics.values["location_pairs"] == 1
     assert metrics.values["location_top1"] == 1
     assert controls.values["location_pairs_shuffled"] < 0.5
+    for name in ("layout", "location", "text"):  # the same pictures, whatever is shuffled
+        assert controls.values[f"gradient_energy_shuffled_{name}"] == pytest.approx(1)
     assert controls.values["psnr_db_shuffled"] < controls.values["psnr_db_blurred"] < 60
     low, high = metrics.intervals["ssim"]
     assert low <= 1 <= high

@@ -15,7 +15,7 @@ from generation.config import load_config
 from generation.diffusion.codec import PatchCodec, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from training.snapshot import newest
-from training.train_autoencoder import AutoencoderConfig, AutoencoderModel, main
+from training.train_autoencoder import AutoencoderConfig, AutoencoderModel, main, new_decoder
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "configs/autoencoder_nano_tiny.yaml"
@@ -35,7 +35,7 @@ def model():
     torch.manual_seed(0)
     cfg = load_config(AutoencoderConfig, TINY)
     codec = PatchCodec.fit(smooth_images(64, 32), patch=8, latent_channels=8)
-    return AutoencoderModel(codec, cfg)
+    return AutoencoderModel(codec, new_decoder(cfg), cfg)
 
 
 def some_batch():
@@ -70,6 +70,18 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(tile_folder, tmp_
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+def test_a_run_goes_on_from_an_earlier_decoder(tile_folder, tiny_pipeline, tmp_path):
+    weights = tmp_path / "weights"
+    tiny_pipeline.save_pretrained(weights)
+    changes = (f"start_from={weights}", "loop.panel_every=0", "loop.lr=0")
+    run(tile_folder, tmp_path / "run", *changes)
+    for part, kind in (("codec", PatchCodec), ("decoder", DetailDecoder)):
+        before, after = (load_part(kind, at / part) for at in (weights, tmp_path / "run/weights"))
+        pairs = zip(before.state_dict().items(), after.state_dict().values(), strict=True)
+        for (name, old), new in pairs:
+            torch.testing.assert_close(new, old, atol=1e-3, rtol=1e-3, msg=name)
+
+
 def test_neither_player_learns_from_the_loss_of_the_other(model):
     torch.manual_seed(1)
     losses = model(some_batch())
@@ -94,11 +106,11 @@ def test_a_decoder_that_sees_one_colour_takes_the_noise_off_it():
         ["adversarial=0", "colours=0", "perceptual=0", "decoder.max_share=0.6"],
     )
     codec = PatchCodec.fit(smooth_images(64, 32), patch=8, latent_channels=8)
-    model = AutoencoderModel(codec, cfg)
+    model = AutoencoderModel(codec, new_decoder(cfg), cfg)
     image = np.full((1, 32, 32, 3), (190, 120, 60), np.uint8)
     batch = {
-        "image": torch.from_numpy(image).repeat(16, 1, 1, 1),
-        "classes": torch.zeros(16, 32, 32, dtype=torch.uint8),
+        "image": torch.from_numpy(image).repeat(4, 1, 1, 1),
+        "classes": torch.zeros(4, 32, 32, dtype=torch.uint8),
     }
     x0 = model.codec.encode(to_signal(image))
     noisy = 0.5 * x0 + 0.5 * torch.randn(x0.shape, generator=torch.Generator().manual_seed(5))
@@ -121,6 +133,7 @@ def test_a_decoder_that_sees_one_colour_takes_the_noise_off_it():
     ("override", "told"),
     [
         ("data=nowhere", "nowhere lacks images.npy"),
+        ("start_from=nowhere", "nowhere"),
         ("layout_drop=-1", "layout_drop=-1.0 is no probability"),
         ("decoder.max_share=1.0", "decoder.max_share=1.0 is no share of noise"),
         ("decoder.max_shares=0.1", "decoder.max_shares"),
