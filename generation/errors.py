@@ -40,6 +40,10 @@ class LayoutError(TerrascapeError, ValueError):
     """A layout cannot be read, is no map, or does not cover the place."""
 
 
+class AudioError(TerrascapeError, ValueError):
+    """A recording cannot be read, or holds nothing that could be heard."""
+
+
 class ConfigError(TerrascapeError, ValueError):
     """A configuration has unknown keys or values of the wrong kind."""
 
