@@ -222,7 +222,7 @@ def kid_interval(
     Uses all images at once. A place drawn twice is never compared with itself, which keeps the
     bootstrap of this statistic free of the bias that duplicates would bring.
     """
-    weights = _group_draws(groups, rounds, seed)[:, _codes(groups)]
+    weights = group_draws(groups, rounds, seed)[:, group_codes(groups)]
     values = _mmd2(kernel(a, a), kernel(b, b), kernel(a, b), (weights, weights, True))
     low, high = np.nanpercentile(values, [2.5, 97.5])
     return float(low), float(high)
@@ -250,12 +250,12 @@ def bootstrap(
     Returns:
         The statistic of all rows, and the 2.5 and 97.5 percentiles over the rounds.
     """
-    codes = _codes(groups)
+    codes = group_codes(groups)
     sums = np.zeros((codes.max() + 1, table.shape[1]))
     np.add.at(sums, codes, table)
     with np.errstate(invalid="ignore", divide="ignore"):
         point = statistic(table.sum(0, keepdims=True))[0]
-        values = statistic(_group_draws(groups, rounds, seed) @ sums)
+        values = statistic(group_draws(groups, rounds, seed) @ sums)
     if not np.isfinite(values).any():
         return float(point), float("nan"), float("nan")
     low, high = np.nanpercentile(values, [2.5, 97.5])
@@ -267,11 +267,12 @@ def ratio(sums: Float[np.ndarray, "r 2"]) -> Float[np.ndarray, " r"]:
     return sums[:, 0] / sums[:, 1]
 
 
-def _codes(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+def group_codes(groups: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Number groups from zero, in the order of their names."""
     return np.unique(groups, return_inverse=True)[1]
 
 
-def _group_draws(
+def group_draws(
     groups: Int[np.ndarray, " n"], rounds: int, seed: int
 ) -> Float[np.ndarray, "rounds groups"]:
     """Return how often each group is drawn in each round."""

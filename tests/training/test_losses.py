@@ -1,9 +1,32 @@
-"""Adversarial losses, against numbers worked out by hand."""
+"""Losses against numbers worked out by hand."""
+
+import math
 
 import pytest
 import torch
 
-from training.losses import discriminator_hinge, generator_hinge
+from generation.encoders.heads import Embedding
+from generation.errors import ConfigError
+from training.losses import (
+    clamped_scale,
+    codebook_loss,
+    discriminator_hinge,
+    gaussian_loss,
+    generator_hinge,
+    info_nce,
+    labelled,
+    one_way_info_nce,
+    pooled_loss,
+    pseudo_positives,
+    softened_loss,
+)
+
+ONE = torch.tensor(1.0)
+EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
 
 
 def maps(*values):
@@ -28,3 +51,135 @@ def test_each_scale_has_the_same_say():
     one, other = maps(8.0, 0.0), maps(0.0, 8.0)
     assert generator_hinge(one) == generator_hinge(other)
     assert discriminator_hinge(one, other) == discriminator_hinge(other, one)
+
+
+def test_info_nce_by_hand():
+    a, b = torch.stack([EAST, NORTH]), torch.stack([3 * EAST, 5 * NORTH])
+    # logits [[2, 0], [0, 2]]: each row and column costs log(1 + e^-2)
+    assert info_nce(a, b, 2 * ONE).item() == pytest.approx(softplus(-2), abs=1e-6)
+    assert info_nce(a, b.flip(0), 2 * ONE).item() == pytest.approx(softplus(2), abs=1e-6)
+
+
+def test_both_directions_count():
+    a, b = torch.stack([EAST, EAST]), torch.stack([EAST, NORTH])
+    # logits [[1, 0], [1, 0]]: rows cost log(1 + e^-1) and log(1 + e), columns log 2 twice
+    rows = (softplus(-1) + softplus(1)) / 2
+    expected = (rows + math.log(2)) / 2
+    assert info_nce(a, b, ONE).item() == pytest.approx(expected, abs=1e-6)
+    assert info_nce(b, a, ONE).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_one_way_info_nce_by_hand_and_with_a_queue():
+    given, targets = torch.stack([EAST, NORTH]), torch.stack([EAST, NORTH, EAST])
+    first = math.log(2 * math.e + 1) - 1  # the queue holds a twin of its partner
+    second = math.log(math.e + 2) - 1
+    loss = one_way_info_nce(given.requires_grad_(), targets.requires_grad_(), ONE)
+    assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+    slopes = torch.autograd.grad(loss, [given, targets], allow_unused=True)
+    assert slopes[0] is not None
+    assert slopes[1] is None  # the hub is not moved
+
+
+def test_a_scale_is_held_between_one_and_a_hundred():
+    for log_scale, scale in ((-3.0, 1.0), (math.log(7), 7.0), (9.0, 100.0)):
+        assert clamped_scale(torch.tensor(log_scale)).item() == pytest.approx(scale, rel=1e-6)
+    assert clamped_scale(torch.tensor(0.0), least=1.0).item() == pytest.approx(math.e)
+
+
+def test_labels_may_sum_to_more_than_one():
+    logits = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    ones = torch.ones(2, 2)
+    # each row costs softplus(-1) for its partner and softplus(1) for the other
+    expected = softplus(-1) + softplus(1)
+    assert labelled(logits, ones).item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_what_fits_as_well_as_the_partner_is_a_pseudo_positive():
+    scores = torch.tensor([[1.0, 2.0, 0.0], [3.0, 3.0, 1.0], [0.0, 0.0, 5.0]])
+    expected = [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert pseudo_positives(scores).int().tolist() == expected
+
+
+def test_softened_loss_by_hand():
+    a, b = torch.stack([EAST, EAST]), torch.stack([EAST, NORTH])
+    # logits [[1, 0], [1, 0]]; pseudo-positives: the second row takes the first column as well
+    plain = info_nce(a, b, ONE).item()
+    rows = (softplus(-1) + softplus(1) + softplus(-1)) / 2
+    columns = (2 * math.log(2) + math.log(2)) / 2
+    expected = plain + 0.1 * (rows + columns) / 2
+    assert softened_loss(a, b, ONE).item() == pytest.approx(expected, abs=1e-6)
+
+
+def gaussians(vectors, variance):
+    return Embedding(vectors, torch.full_like(vectors, math.log(variance)))
+
+
+def test_the_loss_of_gaussians_by_hand():
+    a, b = (gaussians(torch.stack([EAST, NORTH]), 0.5) for _ in range(2))
+    # distances: 2 axes x (0.5 + 0.5) = 2 for partners, 2 + 2 for others; logits 1 and -1
+    pairs = (2 * softplus(-1) + 2 * softplus(-1)) / 4
+    divergence = 0.5 * (0.5 + 0.5 - 1 - math.log(0.5))  # mean over samples and axes of mean^2: 0.5
+    expected = 2 * pairs + 0.1 * 2 * pairs + 1e-4 * 2 * divergence
+    loss = gaussian_loss(a, b, ONE, 3 * ONE)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_pseudo_positive_pair_of_gaussians_is_pulled_too():
+    a = gaussians(torch.stack([EAST, NORTH]), 0.5)
+    b = gaussians(torch.stack([EAST, EAST]), 0.5)
+    # distances [[2, 2], [4, 4]], logits [[1, 1], [-1, -1]]; by row each has two that fit, by
+    # column the first of both
+    right = (softplus(-1) + softplus(1) + softplus(1) + softplus(-1)) / 4
+    by_row = (2 * softplus(-1) + 2 * softplus(1)) / 4
+    by_column = (3 * softplus(-1) + softplus(1)) / 4
+    loss = gaussian_loss(a, b, ONE, 3 * ONE, bottleneck=0.0)
+    expected = 2 * right + 0.1 * (by_row + by_column)
+    assert loss.item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_divergence_that_has_blown_up_is_let_go():
+    a = gaussians(torch.stack([EAST, NORTH]), 1e6)
+    kept = gaussian_loss(a, a, 0 * ONE, ONE, bottleneck=1.0)
+    none = gaussian_loss(a, a, 0 * ONE, ONE, bottleneck=0.0)
+    assert kept.item() == pytest.approx(none.item())
+
+
+def test_three_modalities_are_bound_pair_by_pair():
+    torch.manual_seed(0)
+    parts = torch.randn(3, 4, 5).unbind(0)
+    scales = [torch.tensor(s) for s in (1.0, 2.0, 3.0)]
+    terms = [
+        info_nce(parts[0], parts[1], scales[0]),
+        info_nce(parts[0], parts[2], scales[1]),
+        info_nce(parts[1], parts[2], scales[2]),
+    ]
+    assert pooled_loss(parts, scales).item() == pytest.approx(sum(terms).item() / 3, abs=1e-6)
+
+
+def test_codebook_terms_add_up():
+    torch.manual_seed(0)
+    image, audio, caption, described = torch.randn(4, 4, 5).unbind(0)
+    scales = [torch.tensor(s) for s in (1.0, 2.0, 3.0, 4.0, 5.0)]
+    three = (
+        softened_loss(image, audio, scales[0])
+        + softened_loss(image, caption, scales[1])
+        + softened_loss(audio, caption, scales[2])
+    ) / 3
+    both = softened_loss(image, audio + caption, scales[3])
+    own = softened_loss(image, described, scales[4])
+    whole = codebook_loss(image, audio, caption, described, scales, described=0.5)
+    assert whole.item() == pytest.approx((three + both + 0.5 * own).item(), abs=1e-5)
+    without = codebook_loss(image, audio, caption, None, scales)
+    assert without.item() == pytest.approx((three + both).item(), abs=1e-5)
+
+
+def test_a_batch_of_one_is_refused():
+    one = EAST[None]
+    for loss in (
+        lambda: info_nce(one, one, ONE),
+        lambda: one_way_info_nce(one, one, ONE),
+        lambda: softened_loss(one, one, ONE),
+        lambda: gaussian_loss(gaussians(one, 1), gaussians(one, 1), ONE, ONE),
+    ):
+        with pytest.raises(ConfigError, match=r"a batch of 1 has nothing .*batch_size 2"):
+            loss()
