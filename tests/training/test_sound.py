@@ -1,0 +1,224 @@
+"""From clips to pairs to a bound space to its report, at tiny sizes."""
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import soundfile
+import torch
+from accelerate.state import AcceleratorState, GradientState
+
+from generation.checkpoint import load_part
+from generation.cli import main as terrascape
+from generation.config import load_config
+from generation.encoders.sound_space import SoundSpace
+from generation.errors import ConfigError
+from generation.geo.layout import LAYERS
+from training.data import FIELDS
+from training.snapshot import newest
+from training.sound_pairs import HEARD, SAID, Clip, Ground, place
+from training.sound_pairs import main as build
+from training.train_binding import BindingConfig, PairDataset
+from training.train_binding import main as train
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = [
+    "space.dim=8",
+    "space.width=8",
+    "space.image_px=16",
+    "space.tower_dim=8",
+    "space.tower_depth=1",
+    "space.tower_heads=2",
+    "space.codes=8",
+    "loop.steps=2",
+    "loop.batch_size=4",
+    "loop.warmup_steps=1",
+    "loop.snapshot_every=1",
+    "loop.log_every=1",
+]
+
+
+def ground(**layers):
+    count = len(next(iter(layers.values())))
+    rest = {name: np.zeros(count) for name in LAYERS}
+    return Ground(
+        layers={**rest, **{n: np.array(v) for n, v in layers.items()}},
+        lit=np.array([0.0, 0.5] * count)[:count],
+        rain_mm=np.full(count, 600.0),
+        warm_c=np.full(count, 8.0),
+    )
+
+
+def sound(hz):
+    out = io.BytesIO()
+    turns = np.sin(2 * np.pi * hz * np.arange(8_000) / 8_000)
+    soundfile.write(out, turns.astype(np.float32), 8_000, format="OGG", subtype="VORBIS")
+    return {"bytes": out.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    """Sixty tiles over the whole world: sea, wood, field and coast."""
+    out = tmp_path_factory.mktemp("tiles")
+    rng = np.random.default_rng(0)
+    rows, classes = [], []
+    grounds = ("ocean", "forest", "crop", "savanna")
+    for index in range(60):
+        figures = dict.fromkeys(FIELDS, 0.0) | {
+            "p_year_mm": 900.0, "t_mean_c": 8.0, "lit_frac": 0.1 * (index % 2)
+        }  # fmt: skip
+        rows.append([8, 256 * (4 * index + 3), 256 * (80 + index % 40), *figures.values()])
+        tile = np.full((256, 256), LAYERS.index(grounds[index % 4]), np.uint8)
+        tile[:100] = LAYERS.index(grounds[(index + 1) % 4])
+        classes.append(tile)
+    np.save(out / "rows.npy", np.array(rows, np.float64))
+    np.save(out / "classes.npy", np.stack(classes))
+    np.save(out / "images.npy", rng.integers(0, 256, (60, 256, 256, 3), dtype=np.uint8))
+    return out
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory):
+    """Two clips a fold of two labels, and a day of four recordings."""
+    out = tmp_path_factory.mktemp("clips")
+    rows = [
+        {
+            "audio": sound(200 + 100 * fold + 50 * number),
+            "label": label,
+            "fold": fold,
+            "title": f"{label} {fold}",
+            "source_url": "https://example.org",
+            "author": "someone",
+            "license": "CC0",
+        }
+        for number, label in enumerate(("Sea waves", "Chainsaw"))
+        for fold in (1, 4)
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), out / "esc.parquet")
+    day = [{"audio": sound(900 + h), "date": "20190522", "hour": h, "minute": 30} for h in range(4)]
+    pq.write_table(pa.Table.from_pylist(day), out / "day.parquet")
+    return out
+
+
+@pytest.fixture(scope="module")
+def pairs(tiles, clips, tmp_path_factory):
+    out = tmp_path_factory.mktemp("pairs") / "pairs"
+    esc, day = f"--clips={clips / 'esc.parquet'}", f"--day={clips / 'day.parquet'}"
+    build([esc, day, f"--tiles={tiles}", f"--out={out}", "--places=2"])
+    return out
+
+
+def run(name, pairs, tiles, out, *overrides):
+    words = [f"pairs={pairs}", f"tiles={tiles}", f"out={out}", *TINY, *overrides]
+    try:
+        train([str(ROOT / f"configs/{name}_nano.yaml"), *words])
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
+    return newest(out / "snapshots")
+
+
+def test_every_sound_has_a_rule_and_words():
+    assert HEARD.keys() == SAID.keys()
+    everywhere = ground(ocean=[1.0, 0.0, 0.4], forest=[0.0, 1.0, 0.6])
+    for rule in HEARD.values():
+        weight = rule(everywhere)
+        assert weight.shape == (3,)
+        assert (weight >= 0).all()
+    assert HEARD["Sea waves"](everywhere).argmax() == 2
+    assert HEARD["Sea waves"](everywhere)[:2].tolist() == [0, 0]
+    assert HEARD["Chainsaw"](everywhere).argmax() == 1
+
+
+def test_a_clip_and_its_tiles_are_of_one_side():
+    clip = Clip("Chainsaw", "", "", "", "", test=False, month=None, hour=None)
+    held = np.array([False, True] * 5)
+    wood = ground(forest=[1.0] * 10)
+    rows = place([clip], wood, held, per_clip=5, seed=0)
+    assert sorted(rows[:, 1].tolist()) == [0, 2, 4, 6, 8]
+    with pytest.raises(ConfigError, match="'Chainsaw' could be heard on 5 tiles only, 6 are asked"):
+        place([clip], wood, held, per_clip=6, seed=0)
+
+
+def test_pairs_say_that_their_places_are_simulated(pairs):
+    about = json.loads((pairs / "about.json").read_text())
+    assert about["location_source"] == "simulated"
+    told = json.loads((pairs / "clips.json").read_text())
+    assert [clip["test"] for clip in told] == [False, True, False, True, False, False, False, True]
+    assert told[-1]["hour"] == 3.5
+    assert told[-1]["month"] == 5
+    assert told[0]["hour"] is None
+    assert told[0]["author"] == "someone"
+    assert np.load(pairs / "pairs.npy").shape == (16, 2)
+    mels = np.load(pairs / "mels.npy")
+    assert mels.shape == (8, 64, 512)
+    assert np.isfinite(mels).all()
+
+
+def test_no_clip_and_no_tile_is_on_both_sides(pairs, tiles):
+    sides = [PairDataset(pairs, tiles, 16, test=test) for test in (False, True)]
+    for column in (0, 1):
+        first, second = (set(side.pairs[:, column].tolist()) for side in sides)
+        assert first
+        assert second
+        assert not first & second
+    one, same, other = sides[0][0, 7], sides[0][0, 7], sides[0][0, 8]
+    assert all(torch.equal(one[n], same[n]) for n in one if not one[n].isnan().any())
+    assert not torch.equal(one["mel"], other["mel"])
+    assert one["image"].shape == (3, 16, 16)
+    assert torch.equal(sides[1][0, 0]["image"], sides[1][0, 5]["image"])
+
+
+@pytest.mark.parametrize("name", ["geoclap", "psm", "sat2sound"])
+def test_a_space_is_bound_and_measured(name, pairs, tiles, tmp_path, capsys):
+    assert run(name, pairs, tiles, tmp_path / "run").step == 2
+    weights = tmp_path / "run/weights"
+    assert load_part(SoundSpace, weights).config["dim"] == 8
+    words = ["evaluate", "sound", f"--data={pairs}", f"--tiles={tiles}", f"--model={weights}"]
+    assert terrascape([*words, f"--out={tmp_path / 'report.json'}"]) == 0
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["data"]["location_source"] == "simulated"
+    assert report["data"]["pairs"] == 6
+    for way in ("image_to_audio", "audio_to_image", "text_to_audio", "audio_to_text"):
+        assert 0 <= report["metrics"][f"{way}/recall_at_10_percent"] <= 1
+        assert report["controls"][f"{way}/median_rank_chance"] == 3.5
+        assert f"{way}/recall_at_1_shuffled" in report["controls"]
+    without = "image_to_audio/recall_at_1_without_metadata" in report["controls"]
+    assert without == (name != "geoclap")
+    assert terrascape([*words, f"--out={tmp_path / 'report.json'}"]) == 2
+    assert "not overwritten" in capsys.readouterr().err
+
+
+def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(pairs, tiles, tmp_path):
+    changes = ("loop.steps=3", "loop.keep_snapshots=3")
+    whole = run("psm", pairs, tiles, tmp_path / "whole", *changes)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for step in (2, 3):
+        shutil.rmtree(tmp_path / f"cut/snapshots/step-{step:08d}")
+    resumed = run("psm", pairs, tiles, tmp_path / "cut", *changes, "--resume")
+    assert all(torch.equal(whole.weights[key], resumed.weights[key]) for key in whole.weights)
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("pairs=nowhere", "nowhere/pairs.npy is not there"),
+        ("loop.batch_size=1", "nothing to tell a pair from"),
+        ("space.kind=best", "space.kind"),
+    ],
+)
+def test_mistakes_are_one_message(pairs, tiles, tmp_path, capsys, override, told):
+    with pytest.raises(SystemExit) as stopped:
+        run("geoclap", pairs, tiles, tmp_path / "run", override)
+    assert stopped.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["geoclap", "psm", "sat2sound"])
+def test_every_configuration_is_valid(name):
+    assert load_config(BindingConfig, ROOT / f"configs/{name}_nano.yaml").loop.batch_size >= 2

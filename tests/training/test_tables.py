@@ -1,0 +1,57 @@
+"""Pages show the figures that were measured, and nothing that was typed."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from generation.errors import ConfigError, MissingFileError
+from training.tables import filled, main
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ("README.md", "assets/satellite-nano/card.md", "docs/results/choices.md")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_pages_show_the_figures_beside_them(name):
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert "<!-- end -->" in page
+    assert filled(page, ROOT / "docs/results") == page
+
+
+def test_the_figures_are_of_the_weights_that_ship():
+    from generation.checkpoint import model_sha256
+
+    shipped = model_sha256(ROOT / "assets/satellite-nano")
+    for name, key in (("geosynth", "model"), ("bench", "model_sha256")):
+        assert json.loads((ROOT / f"docs/results/{name}.json").read_text())[key] == shipped
+
+
+def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
+    table = {"real tiles": {"lite_kid": 0.00012, "gradient_energy": 1.0, "psnr_db": 60.0}}
+    (tmp_path / "codec.json").write_text(json.dumps(table))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- codec -->\nold\n<!-- end -->\nafter <!-- end -->\n")
+    for _ in range(2):
+        main([str(tmp_path), str(page)])
+        assert page.read_text() == (
+            "before\n<!-- codec -->\n"
+            "| way there and back | lite-KID | gradient energy | PSNR, dB |\n"
+            "| --- | --- | --- | --- |\n"
+            "| real tiles | 0.0001 | 1.00 | 60.0 |\n"
+            "<!-- end -->\nafter <!-- end -->\n"
+        )
+
+
+def test_a_mark_without_figures_is_refused(tmp_path):
+    with pytest.raises(MissingFileError, match=r"bench\.json is not there"):
+        filled("<!-- bench -->\n<!-- end -->", tmp_path)
+    with pytest.raises(ConfigError, match="<!-- taste --> names no table"):
+        filled("<!-- taste -->\n<!-- end -->", tmp_path)
+
+
+def test_an_absent_page_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([str(tmp_path), str(tmp_path / "none.md")])
+    assert stopped.value.code == 2
+    assert "none.md is no page" in capsys.readouterr().err

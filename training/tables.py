@@ -1,0 +1,218 @@
+"""Write the measured figures into the pages that show them, so that none is copied by hand.
+
+    python -m training.tables docs/results README.md assets/satellite-nano/card.md
+
+A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
+table made of ``NAME.json``. Names: geosynth, bench, codec, location, prediction.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from generation.atomic import atomic_path
+from generation.console import Parser, guarded
+from generation.errors import ConfigError, MissingFileError
+
+_MARKED = re.compile(r"(<!-- ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+_SCORES: tuple[tuple[str, str, int, tuple[tuple[str, str], ...]], ...] = (
+    (
+        "lite-KID (lower is better)",
+        "lite_kid",
+        3,
+        (
+            ("real tiles", "real_floor"),
+            ("other blocks", "real_blocks"),
+            ("real through the latents", "reconstructed"),
+            ("blurred 4x", "blurred"),
+            ("mean tile", "mean_tile"),
+            ("shuffled layout", "shuffled_layout"),
+        ),
+    ),
+    (
+        "water agreement with the layout (IoU)",
+        "water_iou",
+        3,
+        (("real tiles", "real"), ("shuffled", "shuffled"), ("mean tile", "mean_tile")),
+    ),
+    (
+        "road contrast",
+        "road_contrast",
+        2,
+        (("real tiles", "real"), ("shuffled", "shuffled"), ("mean tile", "mean_tile")),
+    ),
+    (
+        "PSNR to the real tile, dB",
+        "psnr_db",
+        1,
+        (
+            ("real through the latents", "reconstructed"),
+            ("blurred 4x", "blurred"),
+            ("mean tile", "mean_tile"),
+            ("another place's", "shuffled"),
+        ),
+    ),
+    (
+        "SSIM",
+        "ssim",
+        3,
+        (
+            ("real through the latents", "reconstructed"),
+            ("blurred 4x", "blurred"),
+            ("mean tile", "mean_tile"),
+            ("another place's", "shuffled"),
+        ),
+    ),
+    (
+        "gradient energy over that of real tiles",
+        "gradient_energy",
+        2,
+        (
+            ("real through the latents", "reconstructed"),
+            ("shuffled layout", "shuffled_layout"),
+            ("blurred 4x", "blurred"),
+            ("noise", "noise"),
+        ),
+    ),
+    (
+        "location alone: nearer the right place than another climate's",
+        "location_pairs",
+        3,
+        (("real neighbour", "real_neighbour"), ("shuffled", "shuffled"), ("chance", "chance")),
+    ),
+    (
+        "prompt against its opposite, no other input",
+        "text_pairs",
+        3,
+        (("real tiles", "real"), ("same prompt", "same_prompt"), ("chance", "chance")),
+    ),
+)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def geosynth(report: Mapping[str, Any]) -> str:
+    """Make the table of ``terrascape evaluate geosynth``, and read it."""
+    metrics, controls = report["metrics"], report["controls"]
+
+    def shown(value: float | None, digits: int) -> str:
+        return "none" if value is None else f"{value:.{digits}f}"
+
+    rows = [
+        (
+            label,
+            shown(metrics.get(name), digits),
+            "; ".join(
+                f"{what} {shown(controls[f'{name}_{suffix}'], digits)}"
+                for what, suffix in beside
+                if f"{name}_{suffix}" in controls
+            ),
+        )
+        for label, name, digits, beside in _SCORES
+    ]
+    table = _rows((f"score, {report['data']['tiles']} unseen tiles", "model", "controls"), rows)
+    floor, soft = controls["lite_kid_real_floor"], controls["lite_kid_blurred"]
+    latents = (controls["lite_kid_reconstructed"] - floor) / (soft - floor)
+    judged = sum(name.startswith("text_pairs/") for name in metrics)
+    return table + (
+        f"\nlite-KID lies {metrics['lite_kid_of_blurred']:.0%} of the way from real tiles to real "
+        f"tiles blurred four\ntimes; the latents and the decoder alone account for {latents:.0%}. "
+        f"Water agrees with the layout at\n{metrics['water_iou_of_real']:.0%} of what real tiles "
+        f"reach. The prompt score rests on {judged} pairs of opposites.\n"
+    )
+
+
+def bench(result: Mapping[str, Any]) -> str:
+    """Put the timing of a picture in one sentence."""
+    image, machine = result["image"], result["machine"]
+    rate = result["gemm_flops_per_s"][result["dtype"]] / 1e9
+    return (
+        f"One {image['size_px']}x{image['size_px']} picture with {image['network_evaluations']} "
+        f"network evaluations takes {result['seconds']:.2f} s on {machine['threads']} threads "
+        f"after\nloading, {result['efficiency']:.0%} of what the machine's own matrix product "
+        f"({rate:.0f} GFLOP/s in {result['dtype']}) would allow;\na plain diffusers loop over the "
+        f"same weights takes {result['plain_diffusers_s']:.2f} s (`terrascape bench satellite`).\n"
+    )
+
+
+def _table(head: Sequence[str], keys: Sequence[tuple[str, int]]) -> Callable[[Any], str]:
+    def make(table: Mapping[str, Mapping[str, float]]) -> str:
+        rows = [
+            (name, *(f"{values[key]:.{digits}f}" for key, digits in keys))
+            for name, values in table.items()
+        ]
+        return _rows(head, rows)
+
+    return make
+
+
+MAKERS: dict[str, Callable[[Any], str]] = {
+    "geosynth": geosynth,
+    "bench": bench,
+    "codec": _table(
+        ("way there and back", "lite-KID", "gradient energy", "PSNR, dB"),
+        (("lite_kid", 4), ("gradient_energy", 2), ("psnr_db", 1)),
+    ),
+    "location": _table(
+        ("features", "temperature, R2", "rain, R2", "elevation, R2", "Köppen class, accuracy"),
+        (("r2_t_mean_c", 2), ("r2_p_year_mm", 2), ("r2_elev_m", 2), ("koppen_accuracy", 2)),
+    ),
+    "prediction": _table(
+        ("predicts", *(f"noise {share}" for share in (0.1, 0.3, 0.5, 0.7, 0.9))),
+        tuple((f"share_{share}", 3) for share in (0.1, 0.3, 0.5, 0.7, 0.9)),
+    ),
+}
+
+
+def filled(page: str, results: Path) -> str:
+    """Replace what stands between the marks of a page.
+
+    Raises:
+        ConfigError: A mark has a name of no table.
+        MissingFileError: The figures of a table are not there.
+    """
+
+    def fill(found: re.Match[str]) -> str:
+        start, name, end = found.groups()
+        if name not in MAKERS:
+            raise ConfigError(f"<!-- {name} --> names no table (one of {', '.join(MAKERS)})")
+        source = results / f"{name}.json"
+        if not source.is_file():
+            raise MissingFileError(f"{source} is not there (measure it first)")
+        return f"{start}{MAKERS[name](json.loads(source.read_text(encoding='utf-8')))}{end}"
+
+    return _MARKED.sub(fill, page)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Fill the pages."""
+    code = guarded("training.tables", lambda: _run(argv))
+    if code:
+        raise SystemExit(code)
+
+
+def _run(argv: Sequence[str] | None) -> None:
+    parser = Parser(
+        prog="training.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("results", type=Path, help="the folder of figures, docs/results")
+    parser.add_argument("pages", type=Path, nargs="+", help="Markdown files with marks")
+    args = parser.parse_args(argv)
+    for page in args.pages:
+        if not page.is_file():
+            raise MissingFileError(f"{page} is no page (check the name)")
+        text = filled(page.read_text(encoding="utf-8"), args.results)
+        with atomic_path(page) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
