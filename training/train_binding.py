@@ -4,8 +4,10 @@
     accelerate launch training/train_binding.py configs/geoclap_nano.yaml
 
 Add --resume to go on; any field: key=value, for example loop.steps=2000. The run leaves snapshots,
-metrics and in ``weights/`` the averaged weights of a ``SoundSpace``. The three published systems
-are three settings: geoclap (pooled), psm (gaussian, metadata late), sat2sound (codebook, early).
+metrics and in ``weights/`` the averaged weights of a ``SoundSpace``. Three published systems are
+three settings: geoclap (pooled), psm (gaussian, metadata late), sat2sound (codebook, early).
+GeoBind is two runs: ``geobind_nano_hub`` binds images and sentences, then ``geobind_nano`` binds
+sounds to that hub, of which no weight moves. Sounds and sentences never meet in it.
 """
 
 import argparse
@@ -26,16 +28,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from generation.checkpoint import save_part
+from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config, to_yaml
 from generation.encoders.heads import Embedding
 from generation.encoders.metadata import Metadata
-from generation.encoders.sound_space import AUDIO, IMAGE, TEXT, Joined, SoundSpace
+from generation.encoders.sound_space import (
+    AUDIO,
+    IMAGE,
+    MODALITIES,
+    TEXT,
+    Joined,
+    Modality,
+    SoundSpace,
+)
 from generation.encoders.text import TextEncoder
 from generation.errors import ConfigError, MissingFileError, TerrascapeError
 from generation.geo.mercator import Window
 from training.data import TILE, counted_batches
-from training.losses import clamped_scale, codebook_loss, gaussian_loss, pooled_loss
+from training.losses import (
+    clamped_scale,
+    codebook_loss,
+    gaussian_loss,
+    one_way_info_nce,
+    pooled_loss,
+)
 from training.sound_pairs import SAID
 from training.trainer import LoopConfig, fit
 
@@ -70,10 +86,23 @@ class BindingConfig:
     tiles: Path = Path("runs/tiles")
     """The tiles that it was built on."""
     out: Path = Path("runs/geoclap_nano")
+    bind: tuple[Modality, ...] = MODALITIES
+    """What is bound, pair by pair. With a hub: the one modality that is bound to its images."""
+    hub: Path | None = None
+    """The weights of an earlier run, whose space is gone on from and held still."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
+        told = ", ".join(self.bind)
+        if self.hub is not None and (len(self.bind) != 1 or IMAGE in self.bind):
+            raise ConfigError(f"bind={told} is not bound to a hub (give audio or text)")
+        if self.hub is None and len(set(self.bind)) < 2:
+            raise ConfigError(f"bind={told} is nothing to bind (give two of {MODALITIES} or more)")
+        if self.bind != MODALITIES and self.space.kind != "pooled":
+            raise ConfigError(
+                f"bind={told} is for space.kind=pooled; {self.space.kind} binds all three"
+            )
         if self.loop.batch_size < 2:
             raise ConfigError(
                 f"loop.batch_size={self.loop.batch_size} leaves nothing to tell a pair from (give "
@@ -184,9 +213,13 @@ def embed(space: SoundSpace, batch: Mapping[str, Tensor]) -> tuple[Embedding, ..
 class BindingModel(nn.Module):
     """A step as a forward pass, with the temperatures that it learns."""
 
-    def __init__(self, space: SoundSpace) -> None:
+    def __init__(self, space: SoundSpace, cfg: BindingConfig) -> None:
         super().__init__()
-        self.space = space
+        self.space, self.cfg = space, cfg
+        if cfg.hub is not None:
+            # A part of a modality has its name: a tower, a projection, a layer of the head.
+            for name, parameter in space.named_parameters():
+                parameter.requires_grad_(cfg.bind[0] in name.split("."))
         self.log_scales = nn.Parameter(torch.full((5,), math.log(1 / 0.07)))
         self.slope, self.offset = (nn.Parameter(torch.tensor(5.0)) for _ in range(2))
 
@@ -202,10 +235,14 @@ class BindingModel(nn.Module):
             ]
             return {"loss": 0.5 * told[0] + 0.5 * (told[1] + told[2])}
         scales = [clamped_scale(each) for each in self.log_scales]
-        vectors = image.vector, audio.vector, text.vector
         if kind == "codebook":
-            return {"loss": codebook_loss(*vectors, None, scales)}
-        return {"loss": pooled_loss(vectors, scales[:3])}
+            return {"loss": codebook_loss(image.vector, audio.vector, text.vector, None, scales)}
+        vectors = {IMAGE: image.vector, AUDIO: audio.vector, TEXT: text.vector}
+        bound = [vectors[name] for name in MODALITIES if name in self.cfg.bind]
+        if self.cfg.hub is not None:
+            return {"loss": one_way_info_nce(bound[0], image.vector, scales[0])}
+        count = len(bound) * (len(bound) - 1) // 2
+        return {"loss": pooled_loss(bound, scales[:count])}
 
 
 class BindingTask:
@@ -215,11 +252,20 @@ class BindingTask:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
         self.dataset = PairDataset(cfg.pairs, cfg.tiles, cfg.space.image_px, test=False)
-        space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
-        mean, deviation = self.dataset.sound_statistics()
-        space.audio.mean.fill_(mean)
-        space.audio.deviation.fill_(deviation)
-        self.model = BindingModel(space).train()
+        if cfg.hub is None:
+            space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
+            mean, deviation = self.dataset.sound_statistics()
+            space.audio.mean.fill_(mean)
+            space.audio.deviation.fill_(deviation)
+        else:
+            space = load_part(SoundSpace, cfg.hub)
+            image_px = space.image.config["image_px"]
+            if space.config["kind"] != "pooled" or image_px != cfg.space.image_px:
+                raise ConfigError(
+                    f"{cfg.hub} is a {space.config['kind']} space of images of {image_px} px (give "
+                    f"a pooled one of {cfg.space.image_px})"
+                )
+        self.model = BindingModel(space, cfg).train()
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""
@@ -229,8 +275,8 @@ class BindingTask:
         """Draw nothing: an embedding is measured, not looked at."""
 
     def export(self, folder: Path) -> None:
-        """Save the space."""
-        save_part(self.model.space, folder, half=True)
+        """Save the space, in full precision: a hub is compared bit by bit."""
+        save_part(self.model.space, folder)
 
 
 def main(argv: list[str] | None = None) -> None:

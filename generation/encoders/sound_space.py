@@ -31,8 +31,11 @@ from generation.encoders.metadata import Metadata, MetadataEncoder
 from generation.encoders.text import STATE_DIM
 from generation.errors import ConfigError
 
-IMAGE, AUDIO, TEXT = "image", "audio", "text"
-MODALITIES = (IMAGE, AUDIO, TEXT)
+Modality = Literal["image", "audio", "text"]
+IMAGE: Modality = "image"
+AUDIO: Modality = "audio"
+TEXT: Modality = "text"
+MODALITIES: tuple[Modality, ...] = (IMAGE, AUDIO, TEXT)
 Joined = Literal["none", "late", "early"]
 _SIZES: dict[str, dict[str, Any]] = {
     IMAGE: {"image_px": 64, "patch": 8, "dim": 128, "depth": 4, "heads": 4},
@@ -136,7 +139,7 @@ class SoundSpace(ModelMixin, ConfigMixin):
             self.join = nn.TransformerEncoder(layer, told["layers"], enable_nested_tensor=False)
         if joined == "late":
             self.summary = nn.Parameter(torch.randn(width))
-        widths = dict.fromkeys(MODALITIES, width)
+        widths: dict[str, int] = dict.fromkeys(MODALITIES, width)
         self.head: nn.Module
         if kind == "codebook":
             mixed = {"codes": 512, "temperature": 1.0, **(codebook or {})}

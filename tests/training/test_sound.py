@@ -204,9 +204,22 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(pairs, tiles, tmp
     assert all(torch.equal(whole.weights[key], resumed.weights[key]) for key in whole.weights)
 
 
+def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
+    """Bit for bit: of the hub, nothing but the tower of the new modality changes."""
+    run("geobind", pairs, tiles, tmp_path / "hub", "hub=null", "bind=[image, text]")
+    hub = load_part(SoundSpace, tmp_path / "hub/weights").state_dict()
+    run("geobind", pairs, tiles, tmp_path / "run", f"hub={tmp_path / 'hub/weights'}")
+    bound = load_part(SoundSpace, tmp_path / "run/weights").state_dict()
+    moved = {name for name in hub if not torch.equal(hub[name], bound[name])}
+    assert moved
+    assert all(".audio." in f".{name}" for name in moved)
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
+        ("bind=[audio]", "nothing to bind"),
+        ("hub=nowhere", "not bound to a hub"),
         ("pairs=nowhere", "nowhere/pairs.npy is not there"),
         ("loop.batch_size=1", "nothing to tell a pair from"),
         ("space.kind=best", "space.kind"),
@@ -219,6 +232,8 @@ def test_mistakes_are_one_message(pairs, tiles, tmp_path, capsys, override, told
     assert told in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["geoclap", "psm", "sat2sound"])
+@pytest.mark.parametrize(
+    "name", ["geoclap_nano", "psm_nano", "sat2sound_nano", "geobind_nano_hub", "geobind_nano"]
+)
 def test_every_configuration_is_valid(name):
-    assert load_config(BindingConfig, ROOT / f"configs/{name}_nano.yaml").loop.batch_size >= 2
+    assert load_config(BindingConfig, ROOT / f"configs/{name}.yaml").loop.batch_size >= 2
