@@ -90,11 +90,11 @@ def _sound(args: argparse.Namespace) -> int:
     from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
     from generation.encoders.sound_space import SoundSpace
     from training.evaluate_sound import measure
-    from training.train_binding import PairDataset
+    from training.train_binding import SoundPairs
 
     space = load_part(SoundSpace, args.model).eval()
     image_px = space.image.config["image_px"]
-    dataset = PairDataset(args.data, args.tiles, image_px, test=True)
+    dataset = SoundPairs(args.data, args.tiles, image_px, test=True)
     _tell(f"{len(dataset)} pairs of unseen places and unseen sounds")
     metrics, controls = measure(space, dataset, seed=args.seed, rule=args.ranks)
     about = json.loads((args.data / "about.json").read_text(encoding="utf-8"))

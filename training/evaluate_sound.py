@@ -17,7 +17,7 @@ from generation.encoders.heads import Embedding
 from generation.encoders.sound_space import SoundSpace
 from training.evaluate_controls import Scores
 from training.ranks import Rule, chance, ranks, summary
-from training.train_binding import PairDataset, embed
+from training.train_binding import SoundPairs, embed
 
 Parts = Mapping[str, Embedding]
 WAYS = (("image", "audio"), ("audio", "image"), ("text", "audio"), ("audio", "text"))
@@ -26,7 +26,7 @@ _BATCH = 32
 
 @torch.no_grad()
 def embed_all(
-    space: SoundSpace, dataset: PairDataset, known: Literal["all", "none"] = "all"
+    space: SoundSpace, dataset: SoundPairs, known: Literal["all", "none"] = "all"
 ) -> Parts:
     """Embed every pair; ``known="none"`` keeps place, month and hour to itself."""
     parts: dict[str, list[Embedding]] = {"image": [], "audio": [], "text": []}
@@ -52,7 +52,7 @@ def _cat(parts: list[Embedding]) -> Embedding:
 
 
 def measure(
-    space: SoundSpace, dataset: PairDataset, *, seed: int = 0, rule: Rule = "inclusive"
+    space: SoundSpace, dataset: SoundPairs, *, seed: int = 0, rule: Rule = "inclusive"
 ) -> tuple[Scores, Scores]:
     """Score retrieval in four directions.
 

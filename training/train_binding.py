@@ -110,7 +110,7 @@ class BindingConfig:
             )
 
 
-class PairDataset(Dataset[dict[str, Tensor]]):
+class SoundPairs(Dataset[dict[str, Tensor]]):
     """Pairs of one side, learning or test.
 
     An item is asked for by ``(index, draw)``: which pair, and the number that decides its crop, its
@@ -251,7 +251,7 @@ class BindingTask:
     def __init__(self, cfg: BindingConfig) -> None:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
-        self.dataset = PairDataset(cfg.pairs, cfg.tiles, cfg.space.image_px, test=False)
+        self.dataset = SoundPairs(cfg.pairs, cfg.tiles, cfg.space.image_px, test=False)
         if cfg.hub is None:
             space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
             mean, deviation = self.dataset.sound_statistics()

@@ -7,7 +7,7 @@ open_source("town.osm.pbf")         a file: .osm .osm.pbf .geojson .json .parque
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 ENDINGS = ".osm .osm.pbf .geojson .json .parquet .gpkg .png"
 MAX_FILE_BYTES = 256 << 20
+
+_MAX_CREDIT = 500
 
 
 @runtime_checkable
@@ -127,6 +129,9 @@ class FileSource:
 def read_png(path: Path, window: Window) -> Layout:
     """Read a drawn map in the layout's palette, one pixel of it for each of the window.
 
+    Whom the file itself credits (``Copyright``, as in the layouts saved beside results) is credited
+    still.
+
     Raises:
         LayoutError: It is damaged, transparent, of another size or no map.
     """
@@ -142,6 +147,7 @@ def read_png(path: Path, window: Window) -> Layout:
                     "rather than scale it)"
                 )
             pixels = np.asarray(image.convert("RGBA"))
+            credit = str(image.info.get("Copyright", ""))[:_MAX_CREDIT]
     except LayoutError:
         raise
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -154,7 +160,8 @@ def read_png(path: Path, window: Window) -> Layout:
             f"{path.name}: some pixels are transparent (every pixel needs a colour of the palette; "
             "fill the gaps and save without transparency)"
         )
-    return Layout.from_rgb(np.ascontiguousarray(pixels[..., :3]), window, path.name)
+    layout = Layout.from_rgb(np.ascontiguousarray(pixels[..., :3]), window, path.name)
+    return replace(layout, attribution=" ".join(credit.split()))
 
 
 class OnlineSource:

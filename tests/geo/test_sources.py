@@ -17,6 +17,7 @@ from generation.geo.location import Location
 from generation.geo.mercator import Window, to_px, world_px
 from generation.geo.sources import FileSource, OnlineSource, open_source
 from generation.geo.tags import RULES, classify, parse_width_m
+from generation.media.image import png_bytes
 
 DATA = Path(__file__).parents[1] / "data"
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "osm"
@@ -133,6 +134,14 @@ def test_a_drawn_png_comes_back_as_its_classes(tmp_path):
     classes = np.random.default_rng(0).integers(0, len(LAYERS), (256, 256)).astype(np.uint8)
     Image.fromarray(PALETTE[classes]).save(tmp_path / "map.png")
     assert np.array_equal(draw(tmp_path / "map.png").classes, classes)
+    assert draw(tmp_path / "map.png").attribution == ""
+
+
+def test_a_drawn_map_keeps_its_credit(tmp_path):
+    pixels = PALETTE[np.zeros((256, 256), np.uint8)]
+    credit = {"Copyright": "© OpenStreetMap\n contributors"}
+    (tmp_path / "map.png").write_bytes(png_bytes(pixels, credit))
+    assert draw(tmp_path / "map.png").attribution == "© OpenStreetMap contributors"
 
 
 def test_broken_areas_of_data_are_repaired_and_reported(tmp_path):

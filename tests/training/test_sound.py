@@ -23,7 +23,7 @@ from training.data import FIELDS
 from training.snapshot import newest
 from training.sound_pairs import HEARD, SAID, Clip, Ground, place
 from training.sound_pairs import main as build
-from training.train_binding import BindingConfig, PairDataset
+from training.train_binding import BindingConfig, SoundPairs
 from training.train_binding import main as train
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -161,7 +161,7 @@ def test_pairs_say_that_their_places_are_simulated(pairs):
 
 
 def test_no_clip_and_no_tile_is_on_both_sides(pairs, tiles):
-    sides = [PairDataset(pairs, tiles, 16, test=test) for test in (False, True)]
+    sides = [SoundPairs(pairs, tiles, 16, test=test) for test in (False, True)]
     for column in (0, 1):
         first, second = (set(side.pairs[:, column].tolist()) for side in sides)
         assert first
