@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from jaxtyping import UInt8
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from generation.conditioning import Condition, SatelliteConditioner
@@ -136,7 +136,7 @@ def count_work(pipeline: SatellitePipeline, draw: Callable[[], object]) -> tuple
     """
     evaluations = 0
 
-    def count(_module: nn.Module, inputs: tuple[Tensor, ...], _result: Tensor) -> None:
+    def count(_module: nn.Module, inputs: tuple[Any, ...], _result: object) -> None:
         nonlocal evaluations
         evaluations += len(inputs[0])
 

@@ -36,11 +36,13 @@ def draw(pipeline, *scenes, steps=3, **options):
 
 
 def evaluations(pipeline, *scenes, **options):
-    """Times at which the U-Net was asked."""
+    """Times at which the U-Net was asked, once for each subset of conditions in a batch."""
     times = []
-    hook = pipeline.unet.register_forward_pre_hook(
-        lambda unet, args: times.append(float(args[1][0]))
-    )
+
+    def note(unet, args):
+        times.extend(args[1][:: len(scenes)].tolist())
+
+    hook = pipeline.unet.register_forward_pre_hook(note)
     try:
         draw(pipeline, *scenes, **options)
     finally:

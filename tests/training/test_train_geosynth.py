@@ -139,7 +139,7 @@ def test_dropping_is_decided_for_each_input_and_sample(tiny_pipeline):
     }  # fmt: skip
     for drop, drop_all in ((0.1, 0.2), (0.0, 0.0), (1.0, 0.0)):
         model = GeoSynthModel(tiny_pipeline, GeoSynthConfig(drop=drop, drop_all=drop_all))
-        given = model._given(batch)
+        given = model.given(batch)
         kept = torch.stack([given.has_text, given.has_location, given.has_layout]).float()
         assert kept.mean(1).tolist() == pytest.approx([(1 - drop) * (1 - drop_all)] * 3, abs=0.03)
         none = float((kept.sum(0) == 0).float().mean())
