@@ -21,21 +21,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
-        yield temporary
-        temporary.chmod(0o644)
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    except TerrascapeError:
-        raise
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written: {error.strerror or error} (choose a folder that is "
-            "writable and has room)"
-        ) from error
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+                temporary = Path(file.name)
+            yield temporary
+            temporary.chmod(0o644)
+            _sync(temporary)
+            temporary.replace(path)
+            _sync(path.parent)
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
@@ -52,18 +46,29 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary: Path | None = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(mkdtemp(dir=path.parent, prefix=f".{path.name}."))
-        temporary.chmod(0o755)
-        yield temporary
-        for file in temporary.rglob("*"):
-            _sync(file)
-        former = temporary.with_name(temporary.name + ".former")
-        if path.exists():
-            path.rename(former)
-        temporary.rename(path)
-        _sync(path.parent)
-        shutil.rmtree(former, ignore_errors=True)
+        with _told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+            temporary.chmod(0o755)
+            yield temporary
+            for file in temporary.rglob("*"):
+                _sync(file)
+            former = temporary.with_name(temporary.name + ".former")
+            if path.exists():
+                path.rename(former)
+            temporary.rename(path)
+            _sync(path.parent)
+            shutil.rmtree(former, ignore_errors=True)
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Turn what the system refuses into a sentence that names the path."""
+    try:
+        yield
     except TerrascapeError:
         raise
     except OSError as error:
@@ -71,9 +76,6 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             f"{path} cannot be written: {error.strerror or error} (choose a folder that is "
             "writable and has room)"
         ) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

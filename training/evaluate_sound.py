@@ -38,17 +38,7 @@ def embed_all(
                 batch[name] = torch.full_like(batch[name], float("nan"))
         for part, embedding in zip(parts.values(), embed(space, batch), strict=True):
             part.append(embedding)
-    return {name: _cat(every) for name, every in parts.items()}
-
-
-def _cat(parts: list[Embedding]) -> Embedding:
-    def joined(name: str) -> Tensor | None:
-        every = [getattr(part, name) for part in parts]
-        return None if every[0] is None else torch.cat(every)
-
-    vector = joined("vector")
-    assert vector is not None  # noqa: S101  # every embedding has one
-    return Embedding(vector, joined("log_variance"), joined("weights"))
+    return {name: Embedding.cat(every) for name, every in parts.items()}
 
 
 def measure(

@@ -8,10 +8,10 @@ metrics and panels, and in ``weights/`` the folders ``codec`` and ``decoder`` th
 drawn without noise, drawn from half and from all of the noise that it learns to read, real.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 
 if __name__ == "__main__":  # run as a script: import from the checkout
@@ -25,15 +25,15 @@ from torch.nn import functional as F
 
 from generation.atomic import atomic_folder
 from generation.checkpoint import load_part, save_part
-from generation.config import config, load_config, to_yaml
+from generation.config import config, load_config
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
-from generation.errors import ConfigError, TerrascapeError
+from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
 from training.data import TileDataset, counted_batches
 from training.losses import discriminator_hinge, generator_hinge
 from training.perception import FeatureDiscriminator, StageFeatures, unlikeness
-from training.trainer import LoopConfig, fit
+from training.trainer import LoopConfig, run_recipe
 
 
 @config
@@ -223,19 +223,7 @@ class AutoencoderTask:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the configuration, build the task, train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, help="a YAML file of configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
-    args = parser.parse_args(argv)
-    try:
-        cfg = load_config(AutoencoderConfig, args.config, args.overrides)
-        fit(AutoencoderTask(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
-    except TerrascapeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    run_recipe(argv, __doc__, partial(load_config, AutoencoderConfig), AutoencoderTask)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,12 @@ GeoBind is two runs: ``geobind_nano_hub`` binds images and sentences, then ``geo
 sounds to that hub, of which no weight moves. Sounds and sentences never meet in it.
 """
 
-import argparse
 import json
 import math
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from generation.checkpoint import load_part, save_part
-from generation.config import config, load_config, to_yaml
+from generation.config import config, load_config
 from generation.encoders.heads import Embedding
 from generation.encoders.metadata import Metadata
 from generation.encoders.sound_space import (
@@ -42,7 +42,7 @@ from generation.encoders.sound_space import (
     SoundSpace,
 )
 from generation.encoders.text import TextEncoder
-from generation.errors import ConfigError, MissingFileError, TerrascapeError
+from generation.errors import ConfigError, MissingFileError
 from generation.geo.mercator import Window
 from training.data import TILE, counted_batches
 from training.losses import (
@@ -53,7 +53,7 @@ from training.losses import (
     pooled_loss,
 )
 from training.sound_pairs import SAID
-from training.trainer import LoopConfig, fit
+from training.trainer import LoopConfig, run_recipe
 
 SCALES_PX = (64, 128, 256)
 """Sides of the crops that are drawn at one size: a place from near and from afar."""
@@ -281,19 +281,7 @@ class BindingTask:
 
 def main(argv: list[str] | None = None) -> None:
     """Read the configuration, build the task, train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, help="a YAML file of configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
-    args = parser.parse_args(argv)
-    try:
-        cfg = load_config(BindingConfig, args.config, args.overrides)
-        fit(BindingTask(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
-    except TerrascapeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    run_recipe(argv, __doc__, partial(load_config, BindingConfig), BindingTask)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ The run leaves snapshots, metrics, panels of fixed places and seeds, and in ``we
 averaged weights as a folder that ``terrascape render`` can use.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator
 from dataclasses import field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,16 +28,16 @@ from torch.nn import functional as F
 
 from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
 from generation.conditioning import Condition, Given, SatelliteConditioner
-from generation.config import config, load_variant, to_yaml
+from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
-from generation.errors import ConfigError, TerrascapeError
+from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
 from generation.pipelines.satellite import PARTS, SatellitePipeline
 from training.data import TILE, TileDataset, counted_batches
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
-from training.trainer import LoopConfig, fit
+from training.trainer import LoopConfig, Task, run_recipe
 
 LEARNT = ("unet", "controlnet", "conditioner")
 """The parts that this recipe trains; the others come from ``train_autoencoder.py``."""
@@ -234,22 +234,13 @@ BACKBONES: dict[str, type[GeoSynthConfig | GeoSynthSdConfig]] = {
 }
 
 
+def _task(cfg: GeoSynthConfig | GeoSynthSdConfig) -> Task:
+    return GeoSynthTask(cfg) if isinstance(cfg, GeoSynthConfig) else GeoSynthSdTask(cfg)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the configuration, build the task, train."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("config", type=Path, help="a YAML file of configs/")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
-    args = parser.parse_args(argv)
-    try:
-        cfg = load_variant(BACKBONES, "backbone", args.config, args.overrides)
-        task = GeoSynthTask(cfg) if isinstance(cfg, GeoSynthConfig) else GeoSynthSdTask(cfg)
-        fit(task, cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
-    except TerrascapeError as error:
-        print(error, file=sys.stderr)
-        raise SystemExit(2) from None
+    run_recipe(argv, __doc__, partial(load_variant, BACKBONES, "backbone"), _task)
 
 
 if __name__ == "__main__":

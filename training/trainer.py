@@ -4,25 +4,27 @@ The loop knows batches and a loss, nothing else. Every random number of step ``n
 seed and ``n``, so a resumed run gives the same weights as one that was never interrupted.
 """
 
+import argparse
 import itertools
 import json
 import logging
 import math
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import set_seed
 from torch import Tensor, nn
 
-from generation.config import config
-from generation.errors import ConfigError
+from generation.config import config, to_yaml
+from generation.errors import ConfigError, TerrascapeError
 from training.snapshot import Snapshot, newest, write_snapshot
 
 _log = logging.getLogger(__name__)
@@ -136,6 +138,50 @@ def fit(task: Task, cfg: LoopConfig, out: Path, *, resume: bool, record: str) ->
     out.mkdir(parents=True, exist_ok=True)
     set_seed(cfg.seed)
     Loop(task, cfg, out, accelerator, record).run(resume=resume)
+
+
+class RunConfig(Protocol):
+    """What every recipe's configuration has."""
+
+    @property
+    def loop(self) -> LoopConfig:
+        """The schedule."""
+
+    @property
+    def out(self) -> Path:
+        """Folder of the run."""
+
+
+_Cfg = TypeVar("_Cfg", bound=RunConfig)
+
+
+def run_recipe(
+    argv: list[str] | None,
+    doc: str | None,
+    load: Callable[[Path, list[str]], _Cfg],
+    build: Callable[[_Cfg], Task],
+) -> None:
+    """Be the command line of a recipe: read the configuration, build the task, train.
+
+    Args:
+        argv: The words; those of the process if absent.
+        doc: The recipe's own description.
+        load: Reads a file with overrides.
+        build: Makes the task.
+    """
+    parser = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("config", type=Path, help="a YAML file of configs/")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="e.g. loop.lr=1e-4")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest snapshot")
+    args = parser.parse_args(argv)
+    try:
+        cfg = load(args.config, args.overrides)
+        fit(build(cfg), cfg.loop, cfg.out, resume=args.resume, record=to_yaml(cfg))
+    except TerrascapeError as error:
+        sys.stderr.write(f"{error}\n")
+        raise SystemExit(2) from None
 
 
 def _has_bf16() -> bool:

@@ -6,7 +6,7 @@ give an :class:`Embedding`; :func:`likeness` compares two batches of any of them
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,6 +43,20 @@ class Embedding:
             None if part is None else part[rows] for part in (self.log_variance, self.weights)
         )
         return Embedding(self.vector[rows], log_variance, weights)
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Embedding]") -> "Embedding":
+        """Join batches of one head."""
+
+        def joined(every: list[Tensor | None]) -> Tensor | None:
+            there = [part for part in every if part is not None]
+            return torch.cat(there) if there else None
+
+        return cls(
+            torch.cat([part.vector for part in parts]),
+            joined([part.log_variance for part in parts]),
+            joined([part.weights for part in parts]),
+        )
 
     @property
     def uncertainty(self) -> Float[Tensor, " batch"]:
