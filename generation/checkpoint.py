@@ -25,7 +25,14 @@ RESTORE = "fetch the file again from its source, or run `terrascape convert`"
 CONFIGURATIONS = ("config.json", "scheduler_config.json")
 PART_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
-_INERT_PREFIXES = ("pytorch_lightning.", "lightning.", "lightning_fabric.")
+_INERT_PREFIXES = (
+    "pytorch_lightning.",
+    "lightning.",
+    "lightning_fabric.",
+    "omegaconf.",
+    "argparse.",
+)
+_SETTINGS = "hyper_parameters"
 
 
 def load_safetensors(
@@ -268,6 +275,31 @@ def read_foreign(
         return _tensors_of(path, _unpickle(path, extracted))
 
 
+def read_hyper_parameters(path: Path) -> dict[str, str | int | float | bool]:
+    """Read what a Lightning checkpoint tells of how it was trained, without running any code.
+
+    Args:
+        path: A file that :func:`read_foreign` reads.
+
+    Returns:
+        Name -> value of every plain setting; nothing where it tells nothing.
+
+    Raises:
+        MissingFileError: There is no such file.
+        WeightsError: It is damaged or holds foreign objects.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"no checkpoint at {path} (check the path)")
+    content = _unpickle(path, path)
+    told = content.get(_SETTINGS) if isinstance(content, Mapping) else None
+    settings = told if isinstance(told, Mapping) else getattr(told, "__dict__", {})
+    return {
+        str(name): value
+        for name, value in settings.items()
+        if isinstance(value, str | int | float | bool)
+    }
+
+
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start[8:9] == b"{":  # a safetensors header; its length before it may be any eight bytes
         return
@@ -299,11 +331,13 @@ def _independent(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tens
 
 
 class _Inert:
-    """Takes the place of a trainer's object; it has no behaviour."""
+    """Takes the place of a trainer's object; it has no behaviour, but what it held can be read."""
 
     def __init__(self, *_: object, **__: object) -> None: ...
 
-    def __setstate__(self, _: object) -> None: ...
+    def __setstate__(self, state: object) -> None:
+        if isinstance(state, dict):
+            self.__dict__.update(state)
 
 
 def _unpickle(path: Path, file: Path) -> object:

@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from generation.console import DONE, OURS, THEIRS, Parser, Progress, guarded, real, whole
+from generation.search import add_search
 from generation.spec import RunSpec
 
 COMMANDS = "terrascape.commands"
@@ -34,6 +35,7 @@ _NUMBERS = {
     "text_guidance": "how far the prompt is exaggerated, 0 to 20",
     "location_guidance": "how far the location is exaggerated, 0 to 20",
     "layout_guidance": "how far the layout is exaggerated, 0 to 20",
+    "sound_guidance": "how far the sound is exaggerated, 0 to 20",
 }
 
 
@@ -60,7 +62,16 @@ def build_parser(words: list[str]) -> Parser:
         "--version", action="version", version=f"terrascape {_version('terrascape')}"
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    for add in (_add_render, _add_replay, _add_batch, _add_convert, _add_models, _add_info):
+    for add in (
+        _add_render,
+        _add_replay,
+        _add_batch,
+        _add_convert,
+        add_search,
+        _add_map,
+        _add_models,
+        _add_info,
+    ):
         add(commands)
     first = next((word for word in words if not word.startswith("-")), None)
     if first is None or first not in commands.choices:
@@ -90,6 +101,16 @@ def _add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser.add_argument("--lon", type=real, required=True, help="degrees east")
     parser.add_argument("--prompt", default="", help="what it should look like")
     parser.add_argument("--layout", default="auto", help="auto, none, or the path of a map file")
+    parser.add_argument(
+        "--sound",
+        default=_DEFAULTS["sound"],
+        metavar="FILE",
+        help="a recording, or a GeoTIFF of a place, that it should sound like",
+    )
+    parser.add_argument("--sound-text", default="", help="what is heard there, in words")
+    parser.add_argument(
+        "--sound-model", default=_DEFAULTS["sound_model"], help="the space it is understood in"
+    )
     for name, text in _NUMBERS.items():
         default = _DEFAULTS[name]
         kind = whole if isinstance(default, int) else real
@@ -194,7 +215,8 @@ def _add_convert(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="turn a foreign checkpoint into safetensors",
         description="Turn a foreign checkpoint into safetensors; conversion.json names each key.",
     )
-    parser.add_argument("kind", help="controlnet, coordnet (GeoSynth's .ckpt) or geoclip")
+    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm or sat2sound"
+    parser.add_argument("kind", help=known)
     parser.add_argument("file", type=Path, help="the foreign file; it is never unpickled freely")
     parser.add_argument("--out", type=Path, required=True, help="a folder without weights")
     parser.set_defaults(run=_convert)
@@ -206,6 +228,64 @@ def _convert(args: argparse.Namespace) -> None:
     report = convert(args.kind, args.file, args.out)
     print(f"terrascape: {report.summary()}", file=sys.stderr)
     print(*(args.out / name for name in report.files), sep="\n")
+
+
+def _add_map(commands: "argparse._SubParsersAction[Parser]") -> None:
+    command = commands.add_parser("map", help="map a region", description="Map a region.")
+    kinds = command.add_subparsers(title="kinds", metavar="KIND", required=True)
+    parser = kinds.add_parser(
+        "sound",
+        help="where something could be heard",
+        description="Map how much each place of a region looks like the place of a sound.",
+    )
+    parser.add_argument("--text", default="", help="what is to be heard, in words")
+    parser.add_argument("--audio", type=Path, metavar="FILE", help="a recording of it")
+    parser.add_argument("--region", required=True, metavar="W,S,E,N", help="a box in degrees")
+    parser.add_argument("--model", default="sat2sound-nano", help="a space of sounds and places")
+    parser.add_argument("--month", type=whole, metavar="N", help="1 to 12")
+    parser.add_argument("--hour", type=real, metavar="N", help="local time, 0 to below 24")
+    for name, default, text in (
+        ("zoom", 8, "web-mercator zoom level of the imagery's pixels, 0 to 22"),
+        ("cell", 16, "side of a cell in pixels, a power of two up to 256"),
+        ("view", 128, "side of the image that a cell is seen through, in pixels"),
+    ):
+        parser.add_argument(f"--{name}", type=whole, default=default, metavar="N", help=text)
+    parser.add_argument(
+        "--imagery",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="GeoTIFFs or a .vrt of such; or the word generated, as small regions are without it",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="a new .tif; a .png lies beside it")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_map_sound)
+
+
+def _map_sound(args: argparse.Namespace) -> None:
+    from generation.geo.grid import parse_region
+    from generation.pipelines.maps_files import MapRequest, make_sound_map
+
+    request = MapRequest(
+        region=parse_region(args.region),
+        text=args.text,
+        audio=args.audio,
+        model=args.model,
+        month=args.month,
+        hour=args.hour,
+        zoom=args.zoom,
+        cell_px=args.cell,
+        view_px=args.view,
+        imagery=tuple(args.imagery),
+    )
+    found, paths = make_sound_map(
+        request, args.out, tell=lambda text: _tell_notes([text]), on_cells=Progress("cell")
+    )
+    files = [str(path) for path in paths]
+    if args.json:
+        _print_json({"files": files, "map": found.about})
+    else:
+        print(*files, sep="\n")
 
 
 def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:

@@ -6,8 +6,8 @@ mistaken for a place or a word.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.encoders.location import LocationEncoder
+from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
 
 
@@ -176,4 +177,82 @@ class SatelliteConditioner(ModelMixin, ConfigMixin):
             mask=torch.cat([seen, word_mask], dim=1),
             vector=text_vector + place_vector + self.scale(given.gsd_m),
             hint=self.layout(given.classes, given.has_layout),
+        )
+
+
+class SoundConditioner(ModelMixin, ConfigMixin):
+    """What a trained denoiser is told besides: an embedding of a space of sounds and places.
+
+    A clip, a sentence and a tile are embedded alike, so each of them can steer. Several spaces may
+    have their own way in; the rest is shared. It is trained on a denoiser that does not move, and a
+    render without a sound is not touched by it at all.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        spaces: Mapping[str, int],
+        token_dim: int = 128,
+        vector_dim: int = 256,
+        num_tokens: int = 4,
+        width: int = 256,
+        made_for: Mapping[str, str] | None = None,
+    ) -> None:
+        """Build an untrained conditioner.
+
+        Args:
+            spaces: Name of each space, and the dimensions of its vectors.
+            token_dim: Of the denoiser's tokens.
+            vector_dim: Of the denoiser's vector.
+            num_tokens: How many tokens a sound becomes.
+            width: Of the hidden layer.
+            made_for: Name -> SHA-256 of the denoiser and of the spaces that it was trained with.
+        """
+        super().__init__()
+        self.read = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in spaces.items()})
+        self.to_tokens = nn.Sequential(
+            nn.GELU(),
+            nn.Linear(width, num_tokens * token_dim),
+            nn.Unflatten(-1, (num_tokens, token_dim)),
+            nn.LayerNorm(token_dim),
+        )
+        last = nn.Linear(width, vector_dim)
+        nn.init.zeros_(last.weight)  # begin as the denoiser that was there before
+        nn.init.zeros_(last.bias)
+        self.to_vector = nn.Sequential(nn.GELU(), last)
+        self.null_tokens = nn.Parameter(0.02 * torch.randn(num_tokens, token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(vector_dim))
+
+    def forward(
+        self,
+        condition: Condition,
+        space: str,
+        vectors: Float[Tensor, "batch embed"],
+        keep: Bool[Tensor, " batch"],
+    ) -> Condition:
+        """Add a sound to a condition; where ``keep`` is false, the learned null.
+
+        Args:
+            condition: What the denoiser is told already.
+            space: Which space the vectors are of.
+            vectors: Unit vectors.
+            keep: Which samples have a sound.
+
+        Raises:
+            ConfigError: It was not trained with this space.
+        """
+        if space not in self.read:
+            raise ConfigError(
+                f"space {space!r} has no way in here (one of {', '.join(self.read)}; train "
+                "the conditioner with it)"
+            )
+        hidden = self.read[space](vectors)
+        tokens = torch.where(keep[:, None, None], self.to_tokens(hidden), self.null_tokens)
+        vector = torch.where(keep[:, None], self.to_vector(hidden), self.null_vector)
+        seen = condition.mask.new_ones(tokens.shape[:2])
+        return replace(
+            condition,
+            tokens=torch.cat([condition.tokens, tokens], dim=1),
+            mask=torch.cat([condition.mask, seen], dim=1),
+            vector=condition.vector + vector,
         )

@@ -14,9 +14,10 @@ from generation.errors import CancelledError, TerrascapeError
 DONE, OURS, THEIRS, INTERRUPTED = 0, 1, 2, 130
 """Exit codes: done, our mistake, the person's mistake, Ctrl-C."""
 _NEGATIVE = re.compile(
-    r"-(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:e[-+]?[\d_]*)?|inf(?:inity)?|nan)$", re.IGNORECASE
+    r"-(?:(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:e[-+]?[\d_]*)?|inf(?:inity)?|nan)(?:,[^,\s]*)*$",
+    re.IGNORECASE,
 )
-"""Words that are numbers below zero, as ``float`` reads them, or meant to be."""
+"""Words that are numbers below zero, as ``float`` reads them, or meant to be; or lists of them."""
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -30,8 +31,8 @@ class _Formatter(argparse.HelpFormatter):
 class Parser(argparse.ArgumentParser):
     """An argument parser that tells a mistake in one sentence.
 
-    Any negative number is the value of the option before it, also ``-1e-3`` and ``-inf``, which
-    argparse by itself takes for the name of an option.
+    Any negative number is the value of the option before it, also ``-1e-3``, ``-inf`` and the box
+    ``-10,35,5,44``, which argparse by itself takes for the name of an option.
     """
 
     def __init__(self, **options: object) -> None:

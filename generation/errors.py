@@ -15,6 +15,11 @@ A message has three parts: what was given, what is accepted, what to do::
     └── CancelledError         (RuntimeError)       the person pressed stop
 """
 
+import math
+
+_HUGE = 10**40
+"""Whole numbers from here on are told by their first digits and their length."""
+
 
 class TerrascapeError(Exception):
     """Any mistake that a person can mend; its text is fit to be shown."""
@@ -70,3 +75,21 @@ class MissingExtraError(TerrascapeError, ImportError):
 
 class CancelledError(TerrascapeError, RuntimeError):
     """The work was stopped by the person who started it."""
+
+
+def shown(value: object, longest: int | None = 60) -> str:
+    """Quote a value for a message: printable, on one line, not too long."""
+    if isinstance(value, int) and abs(value) >= _HUGE:
+        return _shortened(value)
+    try:
+        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
+    except (ValueError, RecursionError):  # it holds a number too long to write, or itself
+        text = f"a {type(value).__name__}"
+    return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}…{text[-1]}"
+
+
+def _shortened(value: int) -> str:
+    """Quote the first digits of a huge number; Python refuses to write more than 4300 of them."""
+    cut = int(value.bit_length() * math.log10(2)) - 8
+    first = str(abs(value) // 10**cut)
+    return f"{'-' if value < 0 else ''}{first}…({len(first) + cut} digits)"

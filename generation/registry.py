@@ -16,6 +16,12 @@ from generation.errors import InvalidSpecError, MissingFileError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 PIPELINE_KINDS = ("satellite",)
+SIMULATED = "simulated"
+SIMULATED_NOTE = (
+    "what a place sounds like was learnt from clips whose places are simulated "
+    "(location_source=simulated)"
+)
+"""Follows everything that a model whose ``location_source`` it is has a share in."""
 _INDEX = "model_index.json"
 """Names the parts of a whole pipeline, as diffusers writes it: name -> [library, class]."""
 _WEIGHTS = {"transformers": "model.safetensors"}
@@ -42,12 +48,16 @@ class ModelCard:
     """SPDX identifier of the weights, or what their page says."""
     gsd_m: float | None = None
     """Ground metres a pixel at the equator, for models that draw the ground."""
+    location_source: str = ""
+    """Of models of sounds: ``simulated`` where the places of what they learnt from were."""
     family: str = "nano"
     """Which pipeline class draws with it."""
     hint: str = "layout"
     """What the control branch was trained on: ``layout``, ``edges`` or ``segments``."""
     extras: tuple[str, ...] = ()
     """Optional dependency groups that it needs."""
+    checkpoint: str = ""
+    """Where the foreign checkpoint is published that ``terrascape convert`` makes it of."""
 
 
 _HINTS = {"SAM": "segments", "Canny": "edges"}
@@ -68,6 +78,31 @@ def _geosynth(suffix: str, control: str, licence: str = "Apache-2.0") -> ModelCa
     )
 
 
+def _sound(system: str, summary: str) -> ModelCard:
+    return ModelCard(
+        name=f"{system}-nano",
+        kind="sound-space",
+        summary=f"{summary}; satellite images, sounds and sentences in one space",
+        local=f"{system}-nano",
+        licence="Apache-2.0",
+        location_source=SIMULATED,
+    )
+
+
+def _full_sound(
+    system: str, summary: str, checkpoint: str, licence: str, hub: tuple[str, ...] = ()
+) -> ModelCard:
+    return ModelCard(
+        name=system,
+        kind="sound-space",
+        summary=f"{summary}, as published; satellite images, sounds and sentences in one space",
+        local=system,
+        hub=hub,
+        licence=licence,
+        checkpoint=checkpoint,
+    )
+
+
 _UNTAGGED = "no licence tag on its page (the code is Apache-2.0)"
 
 _CARDS = (
@@ -78,6 +113,14 @@ _CARDS = (
         local="satellite-nano",
         licence="Apache-2.0",
         gsd_m=611.5,  # zoom 8 web-mercator tiles at the equator
+    ),
+    ModelCard(
+        name="satellite-nano-sound",
+        kind="steering",
+        summary="steers satellite-nano by clips, by sentences about sounds and by tiles",
+        local="satellite-nano-sound",
+        licence="Apache-2.0",
+        location_source=SIMULATED,
     ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),
@@ -113,6 +156,29 @@ _CARDS = (
         local="geoclip-location",
         licence="MIT",
     ),
+    _sound("geoclap", "GeoCLAP's pooled vectors"),
+    _sound("psm", "PSM's Gaussians, with place, month and hour"),
+    _sound("sat2sound", "Sat2Sound's mixtures of codes, with place, month and hour"),
+    _sound("geobind", "GeoBind's sounds bound to a hub of images and sentences"),
+    _full_sound(
+        "geoclap",
+        "GeoCLAP's vectors of SatMAE and CLAP",
+        "a .ckpt named on github.com/mvrl/geoclap",
+        "none stated by its authors",
+    ),
+    _full_sound(
+        "psm",
+        "PSM's Gaussians of Scale-MAE and CLAP, with place, month and hour",
+        "a .ckpt of the authors of github.com/mvrl/PSM",
+        "none stated by its authors",
+    ),
+    _full_sound(
+        "sat2sound",
+        "Sat2Sound's mixtures of codes of Scale-MAE and MGA-CLAP, with place, month and hour",
+        "sat2sound/bingmap_withmeta.ckpt of MVRL/sat2sound, or another beside it",
+        "MIT",
+        ("MVRL/sat2sound",),
+    ),
 )
 _BY_NAME = {card.name: card for card in _CARDS}
 _BY_ALIAS = {alias.lower(): card for card in _CARDS for alias in card.hub}
@@ -136,6 +202,11 @@ def find(name: str) -> ModelCard:
         hint = f"did you mean {near[0]!r}?" if near else "choose one of them"
         raise InvalidSpecError(f"no model is named {name!r} (known: {', '.join(_BY_NAME)}; {hint})")
     return card
+
+
+def places_are_simulated(name: str) -> bool:
+    """Tell whether a registered model of sounds learnt from simulated places."""
+    return name in _BY_NAME and _BY_NAME[name].location_source == SIMULATED
 
 
 def is_here(name: str) -> bool:
@@ -171,6 +242,11 @@ def _roots() -> list[Path]:
 
 
 def _cure(card: ModelCard) -> str:
+    if card.checkpoint:
+        return (
+            f"`terrascape convert {card.name} FILE.ckpt --out FOLDER/{card.local}` makes it of "
+            f"{card.checkpoint}; then let TERRASCAPE_HOME name FOLDER"
+        )
     if card.hub:
         return (
             f"download {' or '.join(card.hub)} into a folder named {card.local}, or `terrascape "

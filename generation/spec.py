@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from generation.errors import (
+    AudioError,
     InvalidLocationError,
     InvalidSpecError,
     LayoutError,
     MissingFileError,
+    shown,
 )
 from generation.geo.location import Location
 from generation.geo.mercator import MAX_LAT, MAX_ZOOM, Window
@@ -25,16 +27,18 @@ MAX_SEED = 2**63 - 1
 MAX_GUIDANCE = 20.0
 LAYOUT_WORDS = ("auto", "none")
 """Values of ``layout`` that are not the path of a file."""
-_HUGE = 10**40
-"""Whole numbers from here on are told by their first digits and their length."""
-
+SILENT = "none"
+"""The value of ``sound`` that is not the path of a file."""
+_LATER = ("sound", "sound_sha256", "sound_text", "sound_guidance", "sound_model")
+"""Fields that specs of before do not have. While they say nothing they are not written, so that
+such a spec keeps its fingerprint."""
 _WHOLE = {  # field: (lowest, highest, multiple of, how the bounds are told)
     "seed": (0, MAX_SEED, 1, "0 to 2^63 - 1"),
     "size": (64, 1024, 8, "64 to 1024, a multiple of 8"),
     "zoom": (0, MAX_ZOOM, 1, f"0 to {MAX_ZOOM}"),
     "steps": (1, 200, 1, "1 to 200"),
 }
-_REAL = ("text_guidance", "location_guidance", "layout_guidance")
+_REAL = ("text_guidance", "location_guidance", "layout_guidance", "sound_guidance")
 _LATLON = ("lat", "lon")
 
 
@@ -76,6 +80,16 @@ class RunSpec:
     """The same for the layout."""
     model: str = "satellite-nano"
     """A name of ``generation.list_models()``."""
+    sound: str = SILENT
+    """``none``, or a file that it should sound like: a recording, or the image of a place."""
+    sound_sha256: str | None = None
+    """SHA-256 of that file, filled by ``pinned``."""
+    sound_text: str = ""
+    """In its stead, a sentence of what is heard there."""
+    sound_guidance: float = 2.0
+    """How far the sound is exaggerated."""
+    sound_model: str = "sat2sound-nano"
+    """The space that the sound is understood in, of ``generation.list_models("sound-space")``."""
 
     def __post_init__(self) -> None:
         self.validate()
@@ -92,9 +106,13 @@ class RunSpec:
 
     def to_json(self) -> str:
         """Give the canonical form: ASCII, sorted keys, no spaces, floats that read back exactly."""
-        return json.dumps(
-            dataclasses.asdict(self), sort_keys=True, allow_nan=False, separators=(",", ":")
-        )
+        return json.dumps(self.to_dict(), sort_keys=True, allow_nan=False, separators=(",", ":"))
+
+    def to_dict(self) -> dict[str, object]:
+        """Give the fields by name, without later ones that say nothing."""
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in _LATER or v != defaults[k]}
 
     @classmethod
     def from_json(cls, text: str) -> "RunSpec":
@@ -128,7 +146,7 @@ class RunSpec:
         """
         known = {field.name: field.default for field in dataclasses.fields(cls)}
         wrong = [
-            f"{_shown(name)} is no field (known: {', '.join(known)})"
+            f"{shown(name)} is no field (known: {', '.join(known)})"
             for name in values
             if name not in known
         ]
@@ -155,32 +173,49 @@ class RunSpec:
         """The layout file, if the layout comes from one."""
         return None if self.layout in LAYOUT_WORDS else Path(self.layout)
 
+    @property
+    def sound_path(self) -> Path | None:
+        """The file that it should sound like, if there is one."""
+        return None if self.sound == SILENT else Path(self.sound)
+
+    @property
+    def has_sound(self) -> bool:
+        """Whether it is steered by a sound, a sentence of one or the image of a place."""
+        return self.sound != SILENT or bool(self.sound_text.strip())
+
     def pinned(self) -> "RunSpec":
-        """Give the spec with the fingerprint of its layout file filled in.
+        """Give the spec with the fingerprints of its files filled in.
 
         Raises:
             MissingFileError: There is no such file.
-            LayoutError: The file is not the one whose fingerprint the spec carries.
+            LayoutError: The layout is not the one whose fingerprint the spec carries.
+            AudioError: The same of the sound.
         """
-        path = self.layout_path
-        if path is None:
-            return self
-        found = _file_sha256(path)
-        if self.layout_sha256 not in (None, found):
-            raise LayoutError(
-                f"layout={_shown(self.layout, None)} has changed since its fingerprint was taken: "
-                f"layout_sha256={self.layout_sha256}, now {found} (restore the file, or leave "
-                "layout_sha256 out)"
-            )
-        return dataclasses.replace(self, layout_sha256=found)
+        files = {"layout": self.layout_path, "sound": self.sound_path}
+        found = {f"{n}_sha256": _file_sha256(n, path) for n, path in files.items() if path}
+        for name, sha256 in found.items():
+            told = getattr(self, name)
+            if told not in (None, sha256):
+                field = name.removesuffix("_sha256")
+                raise (LayoutError if field == "layout" else AudioError)(
+                    f"{field}={shown(getattr(self, field), None)} has changed since its "
+                    f"fingerprint was taken: {name}={told}, now {sha256} (restore the file, or "
+                    f"leave {name} out)"
+                )
+        return dataclasses.replace(self, **found) if found else self  # type: ignore[arg-type]
 
 
-def _file_sha256(path: Path) -> str:
+_FILES = {
+    "layout": "auto, none or the path of an .osm, .osm.pbf, .geojson, .parquet or .png file",
+    "sound": "none, or the path of a .wav, .flac, .ogg or .mp3 file, or of a GeoTIFF",
+}
+
+
+def _file_sha256(name: str, path: Path) -> str:
     try:
         if not path.is_file():
             raise MissingFileError(
-                f"layout={_shown(str(path), None)} is no file (give auto, none or the path of an "
-                ".osm, .osm.pbf, .geojson, .parquet or .png file)"
+                f"{name}={shown(str(path), None)} is no file (give {_FILES[name]})"
             )
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -188,7 +223,7 @@ def _file_sha256(path: Path) -> str:
         raise
     except OSError as error:  # also a name that is too long to ask for
         raise MissingFileError(
-            f"layout={_shown(str(path), 300)} cannot be read: {error.strerror} (check its name and "
+            f"{name}={shown(str(path), 300)} cannot be read: {error.strerror} (check its name and "
             "its permissions)"
         ) from error
 
@@ -202,27 +237,9 @@ def _unique_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     values: dict[str, object] = {}
     for name, value in pairs:
         if name in values:
-            raise InvalidSpecError(f"{_shown(name)} is given more than once (give it once)")
+            raise InvalidSpecError(f"{shown(name)} is given more than once (give it once)")
         values[name] = value
     return values
-
-
-def _shown(value: object, longest: int | None = 60) -> str:
-    """Quote a value for a message: printable, on one line, not too long."""
-    if isinstance(value, int) and abs(value) >= _HUGE:
-        return _shortened(value)
-    try:
-        text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
-    except (ValueError, RecursionError):  # it holds a number too long to write, or itself
-        text = f"a {type(value).__name__}"
-    return text if longest is None or len(text) <= longest else f"{text[: longest - 3]}…{text[-1]}"
-
-
-def _shortened(value: int) -> str:
-    """Quote the first digits of a huge number; Python refuses to write more than 4300 of them."""
-    cut = int(value.bit_length() * math.log10(2)) - 8
-    first = str(abs(value) // 10**cut)
-    return f"{'-' if value < 0 else ''}{first}…({len(first) + cut} digits)"
 
 
 def _mistakes(values: Mapping[str, object]) -> list[str]:
@@ -231,11 +248,13 @@ def _mistakes(values: Mapping[str, object]) -> list[str]:
         *_whole_mistakes(values),
         *_real_mistakes(values),
         *_name_mistakes(values),
-        *_prompt_mistakes(values["prompt"]),
+        *_text_mistakes("prompt", values["prompt"]),
+        *_text_mistakes("sound_text", values["sound_text"]),
         *_layout_mistakes(values["layout"], values["layout_sha256"]),
+        *_sound_mistakes(values["sound"], values["sound_sha256"], values["sound_text"]),
     ]
     if not isinstance(values["use_location"], bool):
-        wrong.append(f"use_location={_shown(values['use_location'])} (give true or false)")
+        wrong.append(f"use_location={shown(values['use_location'])} (give true or false)")
     return [*_place_mistakes(values, windowed=not wrong), *wrong]
 
 
@@ -244,11 +263,11 @@ def _whole_mistakes(values: Mapping[str, object]) -> list[str]:
     for name, (low, high, multiple, allowed) in _WHOLE.items():
         value = values[name]
         if not isinstance(value, int) or isinstance(value, bool):
-            wrong.append(f"{name}={_shown(value)} is no whole number (give {allowed})")
+            wrong.append(f"{name}={shown(value)} is no whole number (give {allowed})")
         elif not low <= value <= high or value % multiple:
             near = min(max(low, (value + multiple // 2) // multiple * multiple), high)
             hint = f", for example {near}" if multiple > 1 else ""
-            wrong.append(f"{name}={_shown(value)} is not allowed (give {allowed}{hint})")
+            wrong.append(f"{name}={shown(value)} is not allowed (give {allowed}{hint})")
     return wrong
 
 
@@ -257,9 +276,9 @@ def _real_mistakes(values: Mapping[str, object]) -> list[str]:
     for name in _REAL:
         value = _as_real(values[name])
         if value is None:
-            wrong.append(f"{name}={_shown(values[name])} is no number (give 0 to {MAX_GUIDANCE:g})")
+            wrong.append(f"{name}={shown(values[name])} is no number (give 0 to {MAX_GUIDANCE:g})")
         elif not 0 <= value <= MAX_GUIDANCE:  # which NaN is not either
-            given = _shown(values[name])
+            given = shown(values[name])
             wrong.append(f"{name}={given} is not allowed (give 0 to {MAX_GUIDANCE:g})")
     return wrong
 
@@ -277,42 +296,60 @@ def _as_real(value: object) -> float | None:
 def _name_mistakes(values: Mapping[str, object]) -> list[str]:
     wrong = []
     if values["kind"] not in KINDS:
-        wrong.append(f"kind={_shown(values['kind'])} is unknown (give {' or '.join(KINDS)})")
-    model = values["model"]
-    if not isinstance(model, str) or not model.strip() or "\0" in model:
-        wrong.append(f"model={_shown(model)} is no name (give one that `terrascape models` lists)")
+        wrong.append(f"kind={shown(values['kind'])} is unknown (give {' or '.join(KINDS)})")
+    for name in ("model", "sound_model"):
+        if not _is_path(values[name]):
+            given = shown(values[name])
+            wrong.append(f"{name}={given} is no name (give one that `terrascape models` lists)")
     return wrong
 
 
-def _prompt_mistakes(prompt: object) -> list[str]:
-    if not isinstance(prompt, str):
-        return [f"prompt={_shown(prompt)} is no text (give a string, it may be empty)"]
+def _text_mistakes(name: str, text: object) -> list[str]:
+    if not isinstance(text, str):
+        return [f"{name}={shown(text)} is no text (give a string, it may be empty)"]
     wrong = []
-    if "\0" in prompt:
+    if "\0" in text:
         wrong.append(
-            f"prompt={_shown(prompt)} holds a NUL at character {prompt.index(chr(0)) + 1} "
-            "(take it out)"
+            f"{name}={shown(text)} holds a NUL at character {text.index(chr(0)) + 1} (take it out)"
         )
-    if any("\ud800" <= character <= "\udfff" for character in prompt):
-        wrong.append(f"prompt={_shown(prompt)} is not valid UTF-8 (save or type it as UTF-8)")
-    elif len(prompt) > MAX_PROMPT:
-        kept = prompt[MAX_PROMPT - 30 : MAX_PROMPT]
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        wrong.append(f"{name}={shown(text)} is not valid UTF-8 (save or type it as UTF-8)")
+    elif len(text) > MAX_PROMPT:
+        kept = text[MAX_PROMPT - 30 : MAX_PROMPT]
         wrong.append(
-            f"prompt has {len(prompt)} characters, {MAX_PROMPT} are allowed "
-            f"(cut it here: …{_shown(kept)})"
+            f"{name} has {len(text)} characters, {MAX_PROMPT} are allowed "
+            f"(cut it here: …{shown(kept)})"
         )
     return wrong
 
 
 def _layout_mistakes(layout: object, sha256: object) -> list[str]:
-    if not isinstance(layout, str) or not layout.strip() or "\0" in layout:
-        return [f"layout={_shown(layout)} (give auto, none or the path of a file)"]
+    if not _is_path(layout):
+        return [f"layout={shown(layout)} (give auto, none or the path of a file)"]
+    return _fingerprint_mistakes("layout", layout, LAYOUT_WORDS, sha256)
+
+
+def _sound_mistakes(sound: object, sha256: object, text: object) -> list[str]:
+    if not _is_path(sound):
+        return [f"sound={shown(sound)} (give none or the path of a file)"]
+    if sound != SILENT and isinstance(text, str) and text.strip():
+        return [f"sound={shown(sound)} and sound_text={shown(text)} (give one of the two)"]
+    return _fingerprint_mistakes("sound", sound, (SILENT,), sha256)
+
+
+def _is_path(value: object) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def _fingerprint_mistakes(
+    name: str, value: object, words: tuple[str, ...], sha256: object
+) -> list[str]:
     if sha256 is None:
         return []
-    if layout in LAYOUT_WORDS:
-        return [f"layout_sha256={_shown(sha256)} with layout={layout} (only a file has one)"]
+    if value in words:
+        return [f"{name}_sha256={shown(sha256)} with {name}={value} (only a file has one)"]
     if not isinstance(sha256, str) or len(sha256) != 64 or set(sha256) - set("0123456789abcdef"):
-        return [f"layout_sha256={_shown(sha256)} (give 64 hexadecimal digits, or leave it out)"]
+        return [f"{name}_sha256={shown(sha256)} (give 64 hexadecimal digits, or leave it out)"]
     return []
 
 
@@ -320,7 +357,7 @@ def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str
     """Check the point and, where size and zoom are fine (``windowed``), the square around it."""
     given = {name: values[name] for name in _LATLON if values[name] is not dataclasses.MISSING}
     wrong = [
-        f"{name}={_shown(value)} is no number (give degrees)"
+        f"{name}={shown(value)} is no number (give degrees)"
         for name, value in given.items()
         if _as_real(value) is None
     ]

@@ -8,15 +8,27 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "diffusers", "transformers", "gradio", "rasterio", "geopandas", "osmnx")
+HEAVY = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "gradio",
+    "rasterio",
+    "geopandas",
+    "osmnx",
+    "lancedb",
+)
 # Third-party names that could change under us, and their homes.
 HOMES = {
     "osmnx": ("generation.geo.osm",),
     "gradio": ("generation.studio",),
-    "lancedb": ("generation.encoders.retrieval",),
+    "lancedb": ("generation.encoders.gallery",),
     "ray": ("generation.jobs.engine",),
     # It draws polygons and it reads and writes GeoTIFF: one home for each; the last makes an asset.
-    "rasterio": ("generation.geo.layout", "generation.media.geotiff", "training.world_layers"),
+    "rasterio": (
+        *("generation.geo.layout", "generation.geo.imagery"),
+        *("generation.media.geotiff", "training.world_layers"),
+    ),
     "soundfile": ("generation.media.audio",),
     "safetensors": ("generation.checkpoint",),
 }
@@ -62,7 +74,9 @@ def test_weights_are_counted_and_settings_read_without_torch():
     assert heavy_after(code) == []
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["render", "--help"], ["info"], ["models"]])
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["render", "--help"], ["search", "--help"], ["info"], ["models"]]
+)
 def test_light_commands_import_nothing_heavy(arguments):
     code = (
         "import contextlib, generation.cli\n"
@@ -96,7 +110,7 @@ def test_every_dependency_has_a_lower_bound_and_a_reason():
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     project = tomllib.loads(text)["project"]
     extras = project["optional-dependencies"]
-    assert set(extras) == {"gpu", "preprocess", "audio", "train", "ray", "dev"}
+    assert set(extras) == {"gpu", "preprocess", "train", "ray", "dev"}
     for requirement in [*project["dependencies"], *(r for e in extras.values() for r in e)]:
         assert ">=" in requirement, requirement
     for requirement in project["dependencies"]:

@@ -73,7 +73,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add = sound.add_argument
     add("--data", type=Path, required=True, metavar="DIR", help="what training.sound_pairs built")
     add("--tiles", type=Path, required=True, metavar="DIR", help="the tiles that it was built on")
-    add("--model", type=Path, required=True, metavar="DIR", help="weights of train_binding.py")
+    add("--model", type=Path, required=True, help="a name, or weights of train_binding.py")
     add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
     add("--seed", type=whole, default=0, metavar="N", help="chooses shuffles and intervals")
     add(
@@ -83,16 +83,33 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
         help="mvrl: better than k, as the published code counts",
     )
     sound.set_defaults(run=_sound)
+    steering = kinds.add_parser(
+        "steering",
+        help="pictures that were steered by sounds",
+        description="Draw a picture for unseen clips of each sound and let another space judge.",
+    )
+    add = steering.add_argument
+    add("--data", type=Path, required=True, metavar="DIR", help="what training.sound_pairs built")
+    add("--tiles", type=Path, required=True, metavar="DIR", help="the tiles that it was built on")
+    add("--sound-model", default="sat2sound-nano", help="the space that steers")
+    add("--judge", default="geoclap-nano", help="the space that judges, another one")
+    add("--per-sound", type=whole, default=8, metavar="N", help="pictures for each sound")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--sheet", type=Path, metavar="FILE", help="also write the pictures, a new .png file")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses real tiles and shuffles")
+    steering.set_defaults(run=_steering)
 
 
 def _sound(args: argparse.Namespace) -> int:
     _refuse_old(args.out)
-    from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
+    from generation.checkpoint import load_part, model_sha256
     from generation.encoders.sound_space import SoundSpace
+    from generation.registry import locate
     from training.evaluate_sound import measure
-    from training.train_binding import SoundPairs
+    from training.sound_samples import SoundPairs
 
-    space = load_part(SoundSpace, args.model).eval()
+    folder = args.model if args.model.is_dir() else locate(str(args.model))
+    space = load_part(SoundSpace, folder).eval()
     image_px = space.image.config["image_px"]
     dataset = SoundPairs(args.data, args.tiles, image_px, test=True)
     _tell(f"{len(dataset)} pairs of unseen places and unseen sounds")
@@ -103,11 +120,39 @@ def _sound(args: argparse.Namespace) -> int:
     report: dict[str, object] = {
         "task": "sound",
         "data": {"pairs": len(dataset), **about},
-        "model": sha256_file(args.model / PART_WEIGHTS),
+        "model": model_sha256(folder),
         "kind": space.config["kind"],
         "command": shlex.join([*words, "--out", args.out.name]),
         "settings": {"seed": args.seed, "ranks": args.ranks},
     }
+    _write(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+def _steering(args: argparse.Namespace) -> int:
+    for file in (args.out, args.sheet):
+        if file is not None:
+            _refuse_old(file)
+    if args.judge == args.sound_model:
+        raise ConfigError(f"--judge {args.judge} steers as well (give another space)")
+    if not 1 <= args.per_sound <= 100:
+        raise ConfigError(f"--per-sound {args.per_sound} is not allowed (give 1 to 100)")
+    from training.evaluate_heard import report_heard
+
+    report, metrics, controls = report_heard(
+        args.data,
+        args.tiles,
+        sound_model=args.sound_model,
+        judge=args.judge,
+        per_sound=args.per_sound,
+        seed=args.seed,
+        sheet=args.sheet,
+    )
+    words = ["terrascape", "evaluate", "steering", "--data", "PAIRS", "--tiles", "TILES"]
+    words += ["--sound-model", args.sound_model, "--judge", args.judge]
+    words += ["--per-sound", str(args.per_sound), "--seed", str(args.seed)]
+    report["command"] = shlex.join([*words, "--out", args.out.name])
     _write(report, metrics, controls, args.out)
     print(args.out)
     return DONE

@@ -9,18 +9,24 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import default_collate
 
 from generation.encoders.heads import Embedding
-from generation.encoders.sound_space import SoundSpace
+from generation.encoders.sound_space import MODALITIES, Modality, SoundSpace
 from training.evaluate_controls import Scores
 from training.ranks import Rule, chance, ranks, summary
-from training.train_binding import SoundPairs, embed
+from training.sound_samples import SoundPairs
+from training.train_binding import embed
 
-Parts = Mapping[str, Embedding]
-WAYS = (("image", "audio"), ("audio", "image"), ("text", "audio"), ("audio", "text"))
+Parts = Mapping[Modality, Embedding]
+WAYS: tuple[tuple[Modality, Modality], ...] = (
+    *(("image", "audio"), ("audio", "image")),  # these first: what is known joins the image
+    *(("text", "image"), ("image", "text")),
+    *(("text", "audio"), ("audio", "text")),
+)
+_WITH_IMAGE = 4
 _BATCH = 32
 
 
@@ -29,27 +35,26 @@ def embed_all(
     space: SoundSpace, dataset: SoundPairs, known: Literal["all", "none"] = "all"
 ) -> Parts:
     """Embed every pair; ``known="none"`` keeps place, month and hour to itself."""
-    parts: dict[str, list[Embedding]] = {"image": [], "audio": [], "text": []}
+    parts: list[dict[Modality, Embedding]] = []
     for start in range(0, len(dataset), _BATCH):
         rows = range(start, min(start + _BATCH, len(dataset)))
         batch: dict[str, Tensor] = default_collate([dataset[row, 0] for row in rows])
         if known == "none":
             for name in ("latlon", "month", "hour"):
                 batch[name] = torch.full_like(batch[name], float("nan"))
-        for part, embedding in zip(parts.values(), embed(space, batch), strict=True):
-            part.append(embedding)
-    return {name: Embedding.cat(every) for name, every in parts.items()}
+        parts.append(embed(space, MODALITIES, batch))
+    return {name: Embedding.cat([part[name] for part in parts]) for name in MODALITIES}
 
 
 def measure(
     space: SoundSpace, dataset: SoundPairs, *, seed: int = 0, rule: Rule = "inclusive"
 ) -> tuple[Scores, Scores]:
-    """Score retrieval in four directions.
+    """Score retrieval in six directions.
 
     Returns:
         The scores, named ``image_to_audio/recall_at_10_percent`` and so on; and their controls:
-        chance, pairs that were shuffled, and, where metadata join the image, the image without
-        them.
+        chance, pairs that were shuffled, where metadata join the image, the image without them,
+        and, where places are simulated, what somebody who knew the rules could reach.
     """
     metrics, controls = Scores(), Scores()
     cells = dataset.pairs[:, 0].astype(np.int64)
@@ -62,12 +67,31 @@ def measure(
         _add(controls, way, "_shuffled", parts[a], moved, cells, seed, rule)
         for name, value in chance(len(dataset), rule).items():
             controls.add(f"{way}/{name}_chance", value)
+    if dataset.plausible is not None:
+        queries, gallery = rule_embeddings(dataset.plausible, dataset.labels)
+        _add(controls, "image_to_audio", "_ceiling", queries, gallery, cells, seed, rule)
     if space.config["joined"] != "none":
         alone = embed_all(space, dataset, "none")
-        for a, b in WAYS[:2]:
+        for a, b in WAYS[:_WITH_IMAGE]:
             way = f"{a}_to_{b}"
             _add(controls, way, "_without_metadata", alone[a], alone[b], cells, seed, rule)
     return metrics, controls
+
+
+def rule_embeddings(
+    plausible: Float[np.ndarray, "pairs sounds"], labels: Int[np.ndarray, " pairs"]
+) -> tuple[Embedding, Embedding]:
+    """Stand in for a space that knows the rules by which the places were simulated, and no more.
+
+    A place is the probability of each sound there, a sound is its label; sounds of one label tie.
+
+    Args:
+        plausible: How much of each sound's pairs lies on the tile of a pair.
+        labels: Which sound a pair has.
+    """
+    share = plausible / plausible.sum(1, keepdims=True)
+    heard = np.eye(plausible.shape[1])[labels]
+    return tuple(Embedding(torch.from_numpy(each).float()) for each in (share, heard))  # type: ignore[return-value]
 
 
 def _add(

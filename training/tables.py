@@ -3,7 +3,8 @@
     python -m training.tables docs/results README.md assets/satellite-nano/card.md
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
-table made of ``NAME.json``. Names: geosynth, bench, codec, location, prediction.
+table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
+location, prediction, sound.
 """
 
 import argparse
@@ -152,6 +153,48 @@ def _table(head: Sequence[str], keys: Sequence[tuple[str, int]]) -> Callable[[An
     return make
 
 
+_WAYS = (
+    ("satellite → sound", "image_to_audio"),
+    ("sound → satellite", "audio_to_image"),
+    ("text → satellite", "text_to_image"),
+    ("text → sound", "text_to_audio"),
+    ("sound → text", "audio_to_text"),
+)
+_BESIDE = (
+    ("shuffled", "shuffled"),
+    ("without place and time", "without_metadata"),
+    ("ceiling", "ceiling"),
+)
+
+
+def sound(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """Make the table of several ``terrascape evaluate sound``, a row for each space and way."""
+
+    def percent(value: float | None) -> str:
+        return "none" if value is None else f"{value:.0%}"
+
+    rows = []
+    for name, report in reports.items():
+        metrics, controls, spans = (report[k] for k in ("metrics", "controls", "intervals"))
+        for label, way in _WAYS:
+            key = f"{way}/recall_at_10_percent"
+            low, high = spans[key]
+            beside = "; ".join(
+                f"{what} {percent(controls[f'{key}_{suffix}'])}"
+                for what, suffix in _BESIDE
+                if f"{key}_{suffix}" in controls
+            )
+            score = f"{percent(metrics[key])} ({percent(low)} to {percent(high)})"
+            rows.append((name, label, score, beside))
+    head = ("space", "way", "recall at 10 % (95 %)", "controls")
+    data = next(iter(reports.values()))["data"]
+    return _rows(head, rows) + (
+        f"\n{data['pairs']} pairs of {data['test_clips']} clips and of tiles in blocks that no "
+        "training saw; chance is 10 %. Where the\nclips are heard is simulated "
+        "(location_source=simulated).\n"
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -167,6 +210,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
         ("predicts", *(f"noise {share}" for share in (0.1, 0.3, 0.5, 0.7, 0.9))),
         tuple((f"share_{share}", 3) for share in (0.1, 0.3, 0.5, 0.7, 0.9)),
     ),
+    "sound": sound,
 }
 
 
@@ -182,12 +226,20 @@ def filled(page: str, results: Path) -> str:
         start, name, end = found.groups()
         if name not in MAKERS:
             raise ConfigError(f"<!-- {name} --> names no table (one of {', '.join(MAKERS)})")
-        source = results / f"{name}.json"
-        if not source.is_file():
-            raise MissingFileError(f"{source} is not there (measure it first)")
-        return f"{start}{MAKERS[name](json.loads(source.read_text(encoding='utf-8')))}{end}"
+        return f"{start}{MAKERS[name](_figures(results, name))}{end}"
 
     return _MARKED.sub(fill, page)
+
+
+def _figures(results: Path, name: str) -> Any:  # noqa: ANN401 - what the file holds
+    """Read a file of figures, or all of a folder by their names."""
+    folder = results / name
+    files = sorted(folder.glob("*.json")) if folder.is_dir() else [results / f"{name}.json"]
+    absent = [file for file in files if not file.is_file()]
+    if absent or not files:
+        raise MissingFileError(f"{results / name}.json is not there (measure it first)")
+    read = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in files}
+    return read if folder.is_dir() else read[name]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

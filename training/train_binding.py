@@ -10,28 +10,27 @@ GeoBind is two runs: ``geobind_nano_hub`` binds images and sentences, then ``geo
 sounds to that hub, of which no weight moves. Sounds and sentences never meet in it.
 """
 
-import json
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import field
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 if __name__ == "__main__":  # run as a script: import from the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
-from torch.utils.data import Dataset
 
 from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
 from generation.encoders.heads import Embedding
 from generation.encoders.metadata import Metadata
+from generation.encoders.sound_encoder import SoundEncoder
 from generation.encoders.sound_space import (
     AUDIO,
     IMAGE,
@@ -41,10 +40,9 @@ from generation.encoders.sound_space import (
     Modality,
     SoundSpace,
 )
-from generation.encoders.text import TextEncoder
-from generation.errors import ConfigError, MissingFileError
-from generation.geo.mercator import Window
-from training.data import TILE, counted_batches
+from generation.errors import ConfigError
+from training.data import counted_batches, list_files
+from training.gather import gathered, in_parts
 from training.losses import (
     clamped_scale,
     codebook_loss,
@@ -52,11 +50,9 @@ from training.losses import (
     one_way_info_nce,
     pooled_loss,
 )
-from training.sound_pairs import SAID
+from training.sound_rows import SoundRows
+from training.sound_samples import SoundPairs
 from training.trainer import LoopConfig, run_recipe
-
-SCALES_PX = (64, 128, 256)
-"""Sides of the crops that are drawn at one size: a place from near and from afar."""
 
 
 @config
@@ -74,6 +70,8 @@ class SpaceConfig:
     tower_heads: int = 4
     drop: float = 0.5
     codes: int = 256
+    temperature: float = 20.0
+    """Of the codebook: at the start a good part of the codes should have a share."""
     reference_gsd_m: float = 600.0
 
 
@@ -85,16 +83,30 @@ class BindingConfig:
     """What ``python -m training.sound_pairs`` built."""
     tiles: Path = Path("runs/tiles")
     """The tiles that it was built on."""
+    rows: str | None = None
+    """Pattern of Parquet files of real pairs, in their stead: see ``training.sound_rows``."""
+    towers_from: Path | None = None
+    """A space whose towers a new space of any head begins with; of the same sizes."""
+    start_from: Path | None = None
+    """Weights to go on from, of an earlier run or from ``terrascape convert``; ``space`` is not
+    read then."""
     out: Path = Path("runs/geoclap_nano")
     bind: tuple[Modality, ...] = MODALITIES
     """What is bound, pair by pair. With a hub: the one modality that is bound to its images."""
     hub: Path | None = None
     """The weights of an earlier run, whose space is gone on from and held still."""
+    pseudo: float = 0.1
+    """Weight of what fits as well as a partner does, in the losses of PSM and Sat2Sound. At the
+    start that is half of a batch, so heads that begin from nothing learn from less of it."""
+    part: int = 0
+    """Samples whose activations are kept at once, 0 for the whole batch; the loss is the same."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
         told = ", ".join(self.bind)
+        if self.hub is not None and self.start_from is not None:
+            raise ConfigError("hub and start_from both give weights (give one of the two)")
         if self.hub is not None and (len(self.bind) != 1 or IMAGE in self.bind):
             raise ConfigError(f"bind={told} is not bound to a hub (give audio or text)")
         if self.hub is None and len(set(self.bind)) < 2:
@@ -108,74 +120,15 @@ class BindingConfig:
                 f"loop.batch_size={self.loop.batch_size} leaves nothing to tell a pair from (give "
                 "2 or more)"
             )
-
-
-class SoundPairs(Dataset[dict[str, Tensor]]):
-    """Pairs of one side, learning or test.
-
-    An item is asked for by ``(index, draw)``: which pair, and the number that decides its crop, its
-    caption and where its sound begins. Of a test pair, ``draw`` 0 is always the same middle view.
-    """
-
-    def __init__(self, pairs: Path, tiles: Path, image_px: int, *, test: bool) -> None:
-        names = ("pairs.npy", "mels.npy", "clips.json")
-        absent = [pairs / n for n in names if not (pairs / n).is_file()]
-        absent += [tiles / n for n in ("images.npy", "rows.npy") if not (tiles / n).is_file()]
-        if absent:
-            raise MissingFileError(
-                f"{absent[0]} is not there (build it: python -m training.sound_pairs --help)"
+        if self.loop.accumulate != 1:
+            raise ConfigError(
+                f"loop.accumulate={self.loop.accumulate} would leave each batch to its own "
+                "negatives (give 1, a larger loop.batch_size, and in part what fits the memory)"
             )
-        self.clips = json.loads((pairs / "clips.json").read_text(encoding="utf-8"))
-        every = np.load(pairs / "pairs.npy")
-        side = np.array([clip["test"] for clip in self.clips])
-        self.pairs = every[side[every[:, 0]] == test]
-        self.mels = np.load(pairs / "mels.npy").astype(np.float32)
-        self.rows = np.load(tiles / "rows.npy")
-        if self.pairs[:, 1].max() >= len(self.rows):
-            raise ConfigError(f"{pairs} was made on other tiles than {tiles} (build it again)")
-        images = np.load(tiles / "images.npy", mmap_mode="r")
-        used = np.unique(self.pairs[:, 1])
-        self.images = {int(row): np.array(images[row]) for row in used}
-        self.image_px, self.test = image_px, test
-        encoder = TextEncoder()
-        self.said = {label: encoder(list(texts)) for label, texts in SAID.items()}
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
-        index, draw = key
-        clip_row, tile = self.pairs[index].tolist()
-        clip, rng = self.clips[clip_row], np.random.default_rng([draw, index])
-        size = SCALES_PX[1] if self.test else int(rng.choice(SCALES_PX))
-        slack = TILE - size
-        top, left = (slack // 2,) * 2 if self.test else rng.integers(0, slack + 1, 2).tolist()
-        view = torch.from_numpy(self.images[tile][top : top + size, left : left + size].copy())
-        image = F.adaptive_avg_pool2d(view.permute(2, 0, 1).float() / 127.5 - 1, self.image_px)
-        mel = torch.from_numpy(self.mels[clip_row])
-        states, words = self.said[clip["label"]]
-        which = 0
-        if not self.test:
-            image = image.flip(-1) if rng.random() < 0.5 else image
-            mel = mel.roll(int(rng.integers(mel.shape[1])), 1)
-            which = int(rng.integers(len(states)))
-        zoom, col, row = (int(value) for value in self.rows[tile, :3])
-        window = Window(zoom, col, row, TILE, TILE)
-        return {
-            "image": image,
-            "gsd_m": torch.tensor(window.gsd_m * size / self.image_px),
-            "mel": mel,
-            "states": states[which],
-            "words": words[which],
-            "latlon": torch.tensor([window.center.lat, window.center.lon]),
-            "month": torch.tensor(math.nan if clip["month"] is None else float(clip["month"])),
-            "hour": torch.tensor(math.nan if clip["hour"] is None else float(clip["hour"])),
-        }
-
-    def sound_statistics(self) -> tuple[float, float]:
-        """Return mean and standard deviation of the spectrograms of this side."""
-        used = self.mels[np.unique(self.pairs[:, 0])]
-        return float(used.mean()), float(used.std())
+        if self.pseudo < 0:
+            raise ConfigError(f"pseudo={self.pseudo} is no weight (give 0 or more)")
+        if self.part < 0:
+            raise ConfigError(f"part={self.part} is no number of samples (give 0 or more)")
 
 
 def new_space(cfg: SpaceConfig, *, frames: int) -> SoundSpace:
@@ -194,20 +147,23 @@ def new_space(cfg: SpaceConfig, *, frames: int) -> SoundSpace:
         width=cfg.width,
         towers=towers,
         metadata={"drop": cfg.drop, "layers": 2, "heads": 4},
-        codebook={"codes": cfg.codes, "temperature": 1.0},
+        codebook={"codes": cfg.codes, "temperature": cfg.temperature},
     )
 
 
-def embed(space: SoundSpace, batch: Mapping[str, Tensor]) -> tuple[Embedding, ...]:
-    """Embed the places, the sounds and the sentences of a batch."""
+def embed(
+    space: SoundSpace, wanted: Sequence[Modality], batch: Mapping[str, Tensor]
+) -> dict[Modality, Embedding]:
+    """Embed the places, the sounds and the sentences of a batch, as far as they are wanted."""
     known = None
     if space.config["joined"] != "none":
         known = Metadata(batch["latlon"].float(), batch["month"], batch["hour"], {})
-    return (
-        space.embed_image(batch["image"], batch["gsd_m"].float(), known),
-        space.embed_audio(batch["mel"]),
-        space.embed_text(batch["states"], batch["words"]),
-    )
+    ways: dict[Modality, Callable[[], Embedding]] = {
+        IMAGE: lambda: space.embed_image(batch["image"], batch["gsd_m"].float(), known),
+        AUDIO: lambda: space.embed_audio(batch["mel"]),
+        TEXT: lambda: space.embed_text(batch["states"], batch["words"]),
+    }
+    return {name: ways[name]() for name in MODALITIES if name in wanted}
 
 
 class BindingModel(nn.Module):
@@ -216,33 +172,41 @@ class BindingModel(nn.Module):
     def __init__(self, space: SoundSpace, cfg: BindingConfig) -> None:
         super().__init__()
         self.space, self.cfg = space, cfg
-        if cfg.hub is not None:
+        for name, parameter in space.named_parameters():
             # A part of a modality has its name: a tower, a projection, a layer of the head.
-            for name, parameter in space.named_parameters():
-                parameter.requires_grad_(cfg.bind[0] in name.split("."))
-        self.log_scales = nn.Parameter(torch.full((5,), math.log(1 / 0.07)))
-        self.slope, self.offset = (nn.Parameter(torch.tensor(5.0)) for _ in range(2))
+            own = set(MODALITIES) & set(name.split("."))
+            if cfg.hub is not None or own:
+                parameter.requires_grad_(bool(own & set(cfg.bind)))
+        if space.config["kind"] == "gaussian":
+            self.slope, self.offset = (nn.Parameter(torch.tensor(5.0)) for _ in range(2))
+        else:
+            self.log_scales = nn.Parameter(torch.full((5,), math.log(1 / 0.07)))
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Embed a batch and compare all with all."""
-        image, audio, text = embed(self.space, batch)
+        """Embed a batch and compare all with all, those of the other processes too."""
+        wanted = self.cfg.bind if self.cfg.hub is None else (IMAGE, *self.cfg.bind)
+        parts = in_parts(partial(embed, self.space, wanted), batch, self.cfg.part)
+        return {"loss": self.loss({name: gathered(part) for name, part in parts.items()})}
+
+    def loss(self, parts: Mapping[Modality, Embedding]) -> Float[Tensor, ""]:
+        """Compare the modalities that are bound."""
         kind = self.space.config["kind"]
         if kind == "gaussian":
             # As published: half from image and sound, half from what has words.
             told = [
-                gaussian_loss(a, b, self.slope, self.offset)
-                for a, b in ((image, audio), (image, text), (audio, text))
+                gaussian_loss(parts[a], parts[b], self.slope, self.offset, pseudo=self.cfg.pseudo)
+                for a, b in combinations(MODALITIES, 2)
             ]
-            return {"loss": 0.5 * told[0] + 0.5 * (told[1] + told[2])}
+            return 0.5 * told[0] + 0.5 * (told[1] + told[2])
         scales = [clamped_scale(each) for each in self.log_scales]
+        vectors = {name: part.vector for name, part in parts.items()}
         if kind == "codebook":
-            return {"loss": codebook_loss(image.vector, audio.vector, text.vector, None, scales)}
-        vectors = {IMAGE: image.vector, AUDIO: audio.vector, TEXT: text.vector}
-        bound = [vectors[name] for name in MODALITIES if name in self.cfg.bind]
+            three = (vectors[IMAGE], vectors[AUDIO], vectors[TEXT])
+            return codebook_loss(*three, None, scales, pseudo=self.cfg.pseudo)
         if self.cfg.hub is not None:
-            return {"loss": one_way_info_nce(bound[0], image.vector, scales[0])}
-        count = len(bound) * (len(bound) - 1) // 2
-        return {"loss": pooled_loss(bound, scales[:count])}
+            return one_way_info_nce(vectors[self.cfg.bind[0]], vectors[IMAGE], scales[0])
+        count = len(vectors) * (len(vectors) - 1) // 2
+        return pooled_loss(list(vectors.values()), scales[:count])
 
 
 class BindingTask:
@@ -251,20 +215,27 @@ class BindingTask:
     def __init__(self, cfg: BindingConfig) -> None:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
-        self.dataset = SoundPairs(cfg.pairs, cfg.tiles, cfg.space.image_px, test=False)
-        if cfg.hub is None:
-            space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
-            mean, deviation = self.dataset.sound_statistics()
-            space.audio.mean.fill_(mean)
-            space.audio.deviation.fill_(deviation)
+        given = cfg.hub or cfg.start_from
+        space = _given(given, cfg) if given else None
+        self.dataset: SoundPairs | SoundRows
+        if cfg.rows is None:
+            image_px = cfg.space.image_px if space is None else _image_px(space)
+            self.dataset = SoundPairs(cfg.pairs, cfg.tiles, image_px, test=False)
+            if space is None:
+                space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
+                mean, deviation = self.dataset.sound_statistics()
+                space.audio.get_buffer("mean").fill_(mean)
+                space.audio.get_buffer("deviation").fill_(deviation)
+                if cfg.towers_from is not None:
+                    _take_towers(space, cfg.towers_from)
+        elif space is None:
+            raise ConfigError(
+                "rows needs weights to go on from (give start_from or hub: an embedded space, or "
+                "one from `terrascape convert`)"
+            )
         else:
-            space = load_part(SoundSpace, cfg.hub)
-            image_px = space.image.config["image_px"]
-            if space.config["kind"] != "pooled" or image_px != cfg.space.image_px:
-                raise ConfigError(
-                    f"{cfg.hub} is a {space.config['kind']} space of images of {image_px} px (give "
-                    f"a pooled one of {cfg.space.image_px})"
-                )
+            encoder = SoundEncoder(space, folder=given)
+            self.dataset = SoundRows(list_files(cfg.rows), encoder)
         self.model = BindingModel(space, cfg).train()
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
@@ -277,6 +248,36 @@ class BindingTask:
     def export(self, folder: Path) -> None:
         """Save the space, in full precision: a hub is compared bit by bit."""
         save_part(self.model.space, folder)
+
+
+def _take_towers(space: SoundSpace, folder: Path) -> None:
+    """Copy the towers and what projects their tokens from another space."""
+
+    def towers(of: SoundSpace) -> dict[str, Tensor]:
+        parts = (*MODALITIES, "project")
+        return {n: v for n, v in of.state_dict().items() if n.split(".")[0] in parts}
+
+    theirs, ours = towers(load_part(SoundSpace, folder)), towers(space)
+    odd = [n for n in ours if n not in theirs or theirs[n].shape != ours[n].shape]
+    if odd or theirs.keys() != ours.keys():
+        raise ConfigError(
+            f"towers_from={folder} has other towers ({', '.join(odd[:3]) or 'more of them'}; give "
+            "the sizes of its config.json in space, or leave towers_from out)"
+        )
+    space.load_state_dict({**space.state_dict(), **theirs})
+
+
+def _image_px(space: SoundSpace) -> int:
+    tower: Any = space.image
+    return int(tower.config["image_px"])
+
+
+def _given(folder: Path, cfg: BindingConfig) -> SoundSpace:
+    space: SoundSpace = load_part(SoundSpace, folder)
+    kind = space.config["kind"]
+    if (cfg.hub is not None or cfg.bind != MODALITIES) and kind != "pooled":
+        raise ConfigError(f"{folder} is a {kind} space (to bind to a hub, give a pooled one)")
+    return space
 
 
 def main(argv: list[str] | None = None) -> None:

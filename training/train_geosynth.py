@@ -116,9 +116,13 @@ class GeoSynthModel(nn.Module):
             self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
         )
         mix = share[:, None, None, None]
-        condition = self.conditioner(self.given(batch))
-        predicted = self.velocity((1 - mix) * x0 + mix * noise, share, condition)
+        predicted = self.velocity((1 - mix) * x0 + mix * noise, share, self.condition(batch))
         return {"loss": F.mse_loss(predicted.float(), noise - x0)}
+
+    def condition(self, batch: dict[str, Tensor]) -> Condition:
+        """Say what a batch is told, some of it dropped."""
+        condition: Condition = self.conditioner(self.given(batch))
+        return condition
 
     def velocity(
         self,

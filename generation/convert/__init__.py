@@ -4,6 +4,9 @@
 ``controlnet``  a GeoSynth .ckpt: its ControlNet in diffusers' layout, and its CoordNet if any
 ``coordnet``    a GeoSynth .ckpt: its CoordNet alone
 ``satclip``     a SatCLIP .ckpt: its location encoder, which GeoSynth's CoordNet was trained with
+``geoclap``     a GeoCLAP .ckpt: images, sounds and sentences in one space
+``psm``         a PSM .ckpt, with Gaussians or points, with metadata or without
+``sat2sound``   a Sat2Sound .ckpt, with metadata or without
 
 Whatever is not converted is named in ``conversion.json`` with the reason, and a key that belongs
 to the converted part but has no place in it is an error.
@@ -13,11 +16,12 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from generation.checkpoint import read_foreign, sha256_file
+from generation.checkpoint import read_foreign, read_hyper_parameters, sha256_file
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
 from generation.convert.satclip import convert_satclip
+from generation.convert.sound import SOUND_KINDS, convert_sound
 from generation.errors import InvalidSpecError, OutputError
 
 __all__ = ["Conversion", "convert", "kinds"]
@@ -44,7 +48,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
         WeightsError: The file is damaged, or not what the kind says.
         OutputError: The folder holds weights already or cannot be written to.
     """
-    if kind not in _CONVERTERS:
+    if kind not in kinds():
         raise InvalidSpecError(f"kind={kind!r} cannot be converted (choose {', '.join(kinds())})")
     if next(out.rglob("*.safetensors"), None) is not None:
         raise OutputError(
@@ -54,14 +58,17 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
     report = Conversion(
         kind=kind, source=source.name, source_sha256=sha256_file(source), notes=notes
     )
-    _CONVERTERS[kind](tensors, out, report)
+    if kind in SOUND_KINDS:
+        convert_sound(kind, tensors, read_hyper_parameters(source), out, report)
+    else:
+        _CONVERTERS[kind](tensors, out, report)
     write_json(out / REPORT_NAME, asdict(report))
     return report
 
 
 def kinds() -> list[str]:
     """Names of what can be converted."""
-    return sorted(_CONVERTERS)
+    return sorted([*_CONVERTERS, *SOUND_KINDS])
 
 
 def _member(kind: str, source: Path) -> str | None:

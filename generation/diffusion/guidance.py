@@ -1,16 +1,17 @@
-"""Guidance as a wrapper: a separate scale for the layout, the location and the text.
+"""Guidance as a wrapper: a separate scale for the layout, the location, the text and the sound.
 
 The conditions are added one after the other, and each step away from nothing is stretched by its
 own scale::
 
     v = v() + s_layout (v(L) - v()) + s_location (v(L,P) - v(L)) + s_text (v(L,P,T) - v(L,P))
+            + s_sound (v(L,P,T,S) - v(L,P,T))
 
 Collected by network evaluation this is a weighted sum whose weights vanish wherever two
 neighbouring scales are equal, so equal scales cost two evaluations and scales of one cost one.
 
 Source:
     Ho and Salimans, "Classifier-free diffusion guidance" (2022), Eq. 6; the chain follows Brooks
-    et al., "InstructPix2Pix" (2023), Eq. 3, with a third link. Interval: Kynkäänniemi et al.,
+    et al., "InstructPix2Pix" (2023), Eq. 3, with more links. Interval: Kynkäänniemi et al.,
     "Applying guidance in a limited interval" (2024), Eq. 5.
 """
 
@@ -21,7 +22,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 
-ORDER: tuple[str, ...] = ("layout", "location", "text")
+ORDER: tuple[str, ...] = ("layout", "location", "text", "sound")
 """The order in which conditions are added."""
 Velocity = Float[Tensor, "batch channels rows cols"]
 
@@ -33,6 +34,7 @@ class GuidanceScales:
     layout: float = 1.0
     location: float = 1.0
     text: float = 1.0
+    sound: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     """Shares of noise between which guidance acts; elsewhere the plain model is used."""
 

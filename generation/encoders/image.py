@@ -103,34 +103,102 @@ class ScaleVit(ModelMixin, ConfigMixin):
         heads: int = 12,
         reference_gsd_m: float = 1.0,
         final_norm: bool = True,
+        pooled: bool = False,
     ) -> None:
+        """Build an untrained tower.
+
+        Args:
+            image_px: Side of the images.
+            patch: Side of a patch, in pixels.
+            dim: Width of the tokens.
+            depth: Blocks.
+            heads: Of the attention.
+            reference_gsd_m: Metres of a pixel for which neighbouring patches lie one step apart.
+            final_norm: Whether a norm follows the blocks.
+            pooled: Whether the patches are averaged, before that norm, to one token.
+        """
         super().__init__()
-        if image_px % patch:
-            raise InvalidSpecError(
-                f"image_px={image_px} is cut into no patches of {patch} (give a multiple)"
-            )
+        _check_patches(image_px, patch)
         self.patch_embed = _PatchEmbed(patch, dim)
         self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if final_norm else nn.Identity()
         self.side, self.dim, self.reference_gsd_m = image_px // patch, dim, reference_gsd_m
+        self.pooled = pooled
 
     def forward(
         self, images: Float[Tensor, "batch 3 height width"], gsd_m: Float[Tensor, " batch"]
     ) -> Float[Tensor, "batch patches dim"]:
-        """Give a token for each patch, row by row.
+        """Give a token for each patch, row by row, or their mean alone.
 
         Args:
             images: Normalised as the weights were trained; ``image_px`` wide and high.
             gsd_m: Metres of a pixel.
         """
-        size = self.config["image_px"]
-        if images.shape[-2:] != (size, size):
-            raise InvalidSpecError(
-                f"images of {images.shape[-1]}x{images.shape[-2]} px for a tower of {size}x{size} "
-                "px (resize them)"
-            )
+        _check_size(images, self.config["image_px"])
         x = self.patch_embed(images)
         x = x + scale_positions(self.side, self.dim, (gsd_m / self.reference_gsd_m).to(x))
         for block in self.blocks:
             x = block(x)
-        return self.norm(x)
+        return self.norm(x.mean(1, keepdim=True) if self.pooled else x)
+
+
+class SatMae(ModelMixin, ConfigMixin):
+    """A vision transformer with a class token, learnt positions and classes, as one token.
+
+    The token is what the class token says of each class, where it says anything: GeoCLAP kept the
+    thousand classes of an ImageNet model, untrained, and went on from them.
+
+    Source:
+        Cong et al., "SatMAE" (NeurIPS 2022); Khanal et al., "GeoCLAP" (BMVC 2023).
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        image_px: int = 224,
+        patch: int = 16,
+        dim: int = 768,
+        depth: int = 12,
+        heads: int = 12,
+        classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        _check_patches(image_px, patch)
+        count = 1 + (image_px // patch) ** 2
+        self.patch_embed = _PatchEmbed(patch, dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, count, dim))
+        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
+        self.dim = classes
+
+    def forward(
+        self, images: Float[Tensor, "batch 3 height width"], gsd_m: Float[Tensor, " batch"]
+    ) -> Float[Tensor, "batch one classes"]:
+        """Give one token; how large a pixel is on the ground makes no difference to it.
+
+        Args:
+            images: Normalised as the weights were trained; ``image_px`` wide and high.
+            gsd_m: Metres of a pixel.
+        """
+        _check_size(images, self.config["image_px"])
+        first = self.cls_token.expand(len(gsd_m), -1, -1)
+        x = torch.cat([first, self.patch_embed(images)], 1) + self.pos_embed
+        for block in self.blocks:
+            x = block(x)
+        return F.relu(self.head(self.norm(x[:, :1])))
+
+
+def _check_patches(image_px: int, patch: int) -> None:
+    if image_px % patch:
+        raise InvalidSpecError(
+            f"image_px={image_px} is cut into no patches of {patch} (give a multiple)"
+        )
+
+
+def _check_size(images: Float[Tensor, "batch 3 height width"], size: int) -> None:
+    height, width = images.shape[-2:]
+    if (height, width) != (size, size):
+        raise InvalidSpecError(
+            f"images of {width}x{height} px for a tower of {size}x{size} px (resize them)"
+        )

@@ -72,11 +72,10 @@ class Metadata:
     @classmethod
     def unknown(cls, count: int, vocabularies: Sequence[str] = ()) -> "Metadata":
         """Give a batch of which nothing is known."""
-        nothing = torch.full((count,), math.nan)
         return cls(
             latlon=torch.full((count, 2), math.nan),
-            month=nothing,
-            hour=nothing,
+            month=torch.full((count,), math.nan),
+            hour=torch.full((count,), math.nan),
             labels={name: torch.full((count,), -1, dtype=torch.long) for name in vocabularies},
         )
 

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from generation.encoders.heads import (
@@ -26,9 +26,8 @@ from generation.encoders.heads import (
     GaussianHead,
     PooledHead,
 )
-from generation.encoders.image import ScaleVit
 from generation.encoders.metadata import Metadata, MetadataEncoder
-from generation.encoders.text import STATE_DIM
+from generation.encoders.sound_towers import new_tower, tower_settings
 from generation.errors import ConfigError
 
 Modality = Literal["image", "audio", "text"]
@@ -37,56 +36,12 @@ AUDIO: Modality = "audio"
 TEXT: Modality = "text"
 MODALITIES: tuple[Modality, ...] = (IMAGE, AUDIO, TEXT)
 Joined = Literal["none", "late", "early"]
-_SIZES: dict[str, dict[str, Any]] = {
-    IMAGE: {"image_px": 64, "patch": 8, "dim": 128, "depth": 4, "heads": 4},
-    AUDIO: {"dim": 128, "depth": 4, "heads": 4, "bands": 64, "frames": 512},
-    TEXT: {"dim": STATE_DIM},
-}
-"""Of the embedded model."""
-
-
-class AudioTower(nn.Module):
-    """Log-mel spectrograms to tokens: transformers' Audio Spectrogram Transformer.
-
-    Source:
-        Gong et al., "AST: audio spectrogram transformer" (2021).
-    """
-
-    def __init__(self, dim: int, depth: int, heads: int, bands: int, frames: int) -> None:
-        super().__init__()
-        from transformers import ASTConfig, ASTModel
-
-        self.net = ASTModel(
-            ASTConfig(
-                hidden_size=dim,
-                num_hidden_layers=depth,
-                num_attention_heads=heads,
-                intermediate_size=4 * dim,
-                patch_size=16,
-                frequency_stride=16,
-                time_stride=16,
-                num_mel_bins=bands,
-                max_length=frames,
-            )
-        )
-        self.mean: Tensor
-        self.deviation: Tensor
-        self.register_buffer("mean", torch.tensor(0.0))
-        self.register_buffer("deviation", torch.tensor(1.0))
-
-    def forward(
-        self, mels: Float[Tensor, "batch bands frames"]
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Give the tokens of spectrograms as :func:`generation.media.audio.log_mel` makes them."""
-        normal = (mels - self.mean) / self.deviation
-        states: Tensor = self.net(normal.transpose(1, 2)).last_hidden_state
-        return states
 
 
 class SoundSpace(ModelMixin, ConfigMixin):
     """Towers, what is known besides, and a head.
 
-    The text tower is frozen and stands outside: sentences come as token states, so that they are
+    A text tower that is frozen stands outside: sentences come as token states, so that they are
     computed once.
     """
 
@@ -110,42 +65,74 @@ class SoundSpace(ModelMixin, ConfigMixin):
                 patches.
             dim: Of the shared space.
             width: Of the tokens that the head is given.
-            towers: Sizes: ``image`` as of :class:`ScaleVit`, ``audio`` as of :class:`AudioTower`,
-                ``text`` the ``dim`` of token states.
-            metadata: ``vocabularies`` and ``drop`` of :class:`MetadataEncoder`; ``layers`` and
-                ``heads`` of the transformer that joins.
+            towers: For ``image``, ``audio`` and ``text`` the ``kind`` (:mod:`sound_towers`) and its
+                sizes; whether its tokens are ``projected`` to the width or given as they are;
+                whether a pooled head has a layer for them (``mapped``) or scales them alone; and
+                of ``image`` how its ``pixels`` are read (:mod:`sound_readers`).
+            metadata: ``vocabularies`` and ``drop`` of :class:`MetadataEncoder`; ``layers``,
+                ``heads`` and ``hidden`` features of the transformer that joins.
             codebook: Number of ``codes``, and ``temperature``.
             compat: ``mvrl`` for what the published code computes.
+
+        Raises:
+            ConfigError: There is no such tower, or its tokens do not fit what follows.
         """
         super().__init__()
-        sizes = {name: {**_SIZES[name], **(towers or {}).get(name, {})} for name in MODALITIES}
-        self.image, self.audio = ScaleVit(**sizes[IMAGE]), AudioTower(**sizes[AUDIO])
+        self.settings: dict[str, dict[str, Any]] = {
+            name: tower_settings(name, (towers or {}).get(name, {})) for name in MODALITIES
+        }
+        self.image, self.audio, self.text = (
+            new_tower(name, self.settings[name]) for name in MODALITIES
+        )
+        dims: dict[str, int] = {name: getattr(self, name).dim for name in MODALITIES}
+        projected: dict[str, bool] = {name: self.settings[name]["projected"] for name in MODALITIES}
         self.project = nn.ModuleDict(
             {
-                name: nn.Sequential(
-                    nn.Linear(size["dim"], width), nn.GELU(), nn.Linear(width, width)
-                )
-                for name, size in sizes.items()
+                name: nn.Sequential(nn.Linear(size, width), nn.GELU(), nn.Linear(width, width))
+                if projected[name]
+                else nn.Identity()
+                for name, size in dims.items()
             }
         )
         if joined != "none":
-            told = {"vocabularies": None, "drop": 0.5, "layers": 3, "heads": 8, **(metadata or {})}
-            self.metadata_encoder = MetadataEncoder(
-                width, told["vocabularies"], drop=told["drop"], compat=compat
-            )
-            layer = nn.TransformerEncoderLayer(
-                width, told["heads"], 4 * width, activation="gelu", batch_first=True
-            )
-            self.join = nn.TransformerEncoder(layer, told["layers"], enable_nested_tensor=False)
-        if joined == "late":
-            self.summary = nn.Parameter(torch.randn(width))
-        widths: dict[str, int] = dict.fromkeys(MODALITIES, width)
+            self._build_joint(joined, width, metadata or {}, compat)
+        widths = {name: width if projected[name] else size for name, size in dims.items()}
         self.head: nn.Module
         if kind == "codebook":
             mixed = {"codes": 512, "temperature": 1.0, **(codebook or {})}
             self.head = CodebookHead(widths, dim, **mixed, compat=compat)
+        elif kind == "gaussian":
+            self.head = GaussianHead(widths, dim)
         else:
-            self.head = (PooledHead if kind == "pooled" else GaussianHead)(widths, dim)
+            self.head = self._pooled(widths, dim)
+
+    def _build_joint(
+        self, joined: Joined, width: int, metadata: Mapping[str, Any], compat: Compat
+    ) -> None:
+        usual = {"vocabularies": None, "drop": 0.5, "layers": 3, "heads": 8, "hidden": 4 * width}
+        told: dict[str, Any] = {**usual, **metadata}
+        self.metadata_encoder = MetadataEncoder(
+            width, told["vocabularies"], drop=told["drop"], compat=compat
+        )
+        layer = nn.TransformerEncoderLayer(
+            width, told["heads"], told["hidden"], activation="gelu", batch_first=True
+        )
+        self.join = nn.TransformerEncoder(layer, told["layers"], enable_nested_tensor=False)
+        if joined == "late":
+            self.summary = nn.Parameter(torch.randn(width))
+
+    def _pooled(self, widths: Mapping[str, int], dim: int) -> PooledHead:
+        head = PooledHead(widths, dim)
+        for name in MODALITIES:
+            if self.settings[name]["mapped"]:
+                continue
+            if widths[name] != dim:
+                raise ConfigError(
+                    f"towers.{name}.mapped=false leaves {widths[name]} features in a space of "
+                    f"{dim} (map them, or make both alike)"
+                )
+            head.project[name] = nn.Identity()
+        return head
 
     def embed_image(
         self,
@@ -176,6 +163,8 @@ class SoundSpace(ModelMixin, ConfigMixin):
         names = tuple(self.metadata_encoder.vocabularies)
         nothing = Metadata.unknown(len(tokens), names).to(tokens.device)
         besides, there = self.metadata_encoder(known or nothing)
+        if self.config["compat"] == "mvrl":
+            besides = besides * there[..., None]
         if self.config["joined"] == "early":
             x = torch.cat([self.project[IMAGE](tokens), besides], 1)
             mask = torch.cat([_all(tokens), there], 1)
@@ -187,18 +176,24 @@ class SoundSpace(ModelMixin, ConfigMixin):
         mask = torch.cat([_all(x[:, :2]), there], 1)
         return self._headed(IMAGE, self._join(x, mask)[:, :1], mask[:, :1])
 
-    def embed_audio(self, mels: Float[Tensor, "batch bands frames"]) -> Embedding:
-        """Embed sounds, given as log-mel spectrograms."""
+    def embed_audio(self, mels: Float[Tensor, "batch ..."]) -> Embedding:
+        """Embed sounds, given as spectrograms of the shape that the tower hears."""
         x = self.project[AUDIO](self.audio(mels))
         return self._headed(AUDIO, x, _all(x))
 
     def embed_text(
         self,
-        states: Float[Tensor, "batch words state"],
+        states: Float[Tensor, "batch words state"] | Int[Tensor, "batch words"],
         words: Bool[Tensor, "batch words"],
     ) -> Embedding:
-        """Embed sentences, given as token states and which of them are words."""
-        return self._headed(TEXT, self.project[TEXT](states), words)
+        """Embed sentences.
+
+        Args:
+            states: Of their tokens; for a text tower inside, the numbers of the tokens.
+            words: Which of them are words, and no filling.
+        """
+        x, there = self.text(states, words)
+        return self._headed(TEXT, self.project[TEXT](x), there)
 
     def _join(
         self, x: Float[Tensor, "batch n width"], mask: Bool[Tensor, "batch n"]

@@ -11,7 +11,6 @@ The record depends on nothing but the spec, the model and the machine's software
 be compared byte by byte; what changes from run to run (seconds) stands in the manifest only.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Mapping
@@ -184,7 +183,7 @@ def make_record(render: Rendered) -> dict[str, object]:
     record = {
         "format": FORMAT,
         "synthetic": True,
-        "spec": dataclasses.asdict(render.spec),
+        "spec": render.spec.to_dict(),
         "pixels_sha256": pixels_sha256(render.image),
         "crs": "EPSG:3857",
         "transform": list(render.window.transform),
@@ -229,7 +228,7 @@ def read_artifact(path: Path) -> Artifact:
         ) from None
     except (InvalidSpecError, ValueError, RecursionError) as error:
         raise InvalidSpecError(f"{path}: {error}") from None
-    if not isinstance(record, dict) or record.get("spec") != dataclasses.asdict(spec):
+    if not isinstance(record, dict) or record.get("spec") != spec.to_dict():
         raise InvalidSpecError(
             f"{path}: its RunSpec and its record disagree: one was edited (take the file as it was "
             "written)"

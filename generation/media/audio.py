@@ -4,14 +4,13 @@ import math
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from generation.errors import AudioError, MissingExtraError
+from generation.errors import AudioError
 from generation.media.image import read_bytes
 
 MAX_SECONDS = 900.0
@@ -60,7 +59,8 @@ def decode_audio(
     data: bytes, name: str, *, rate: int | None = None, max_seconds: float = MAX_SECONDS
 ) -> Recording:
     """Decode the bytes of a sound file; see :func:`open_audio`."""
-    soundfile = _soundfile()
+    import soundfile
+
     try:
         with soundfile.SoundFile(BytesIO(data)) as file:
             _check(name, file.frames, file.samplerate, file.channels, max_seconds)
@@ -68,9 +68,10 @@ def decode_audio(
     except (soundfile.SoundFileError, RuntimeError, TypeError, ValueError) as error:
         if isinstance(error, AudioError):
             raise
+        reason = f"{error}".rpartition(": ")[2][:100]  # what stands before names no file
         raise AudioError(
-            f"{name} is no readable sound ({f'{error}'[:100]}; WAV, FLAC, OGG and MP3 are read; is "
-            "it complete?)"
+            f"{name} is no readable sound ({reason}; WAV, FLAC, OGG and MP3 are read; is it "
+            "complete?)"
         ) from None
     if not len(samples):
         raise AudioError(f"{name} holds no sound at all (record it again)")
@@ -172,14 +173,3 @@ def _check(name: str, frames: int, rate: int, channels: int, max_seconds: float)
             f"{name} lasts {frames / rate:.0f} s, {max_seconds:.0f} s are allowed (cut out the "
             "part that matters)"
         )
-
-
-def _soundfile() -> Any:  # noqa: ANN401  # a module without types
-    try:
-        import soundfile
-    except ImportError as error:
-        raise MissingExtraError(
-            "reading sound needs the package soundfile, which is not installed (pip install "
-            "'terrascape[audio]')"
-        ) from error
-    return soundfile

@@ -38,15 +38,21 @@ def open_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "hei
         MissingFileError: There is no such file.
         InvalidSpecError: It is no such image, damaged, too large, animated or half transparent.
     """
+    return decode_rgb(read_bytes(path), str(path), max_pixels)
+
+
+def decode_rgb(
+    data: bytes, name: str, max_pixels: int = MAX_PIXELS
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Decode the bytes of an image file; see :func:`open_rgb`."""
     from PIL import Image, ImageOps
 
-    source = BytesIO(read_bytes(path))
     try:
-        with Image.open(source, formats=_FORMATS) as image:
-            _check(path, image.size, max_pixels)
+        with Image.open(BytesIO(data), formats=_FORMATS) as image:
+            _check(name, image.size, max_pixels)
             if image.mode not in _MODES or getattr(image, "n_frames", 1) != 1:
                 raise InvalidSpecError(
-                    f"{path} holds {getattr(image, 'n_frames', 1)} picture(s) of kind {image.mode} "
+                    f"{name} holds {getattr(image, 'n_frames', 1)} picture(s) of kind {image.mode} "
                     "(save it as one 8-bit RGB picture)"
                 )
             upright = ImageOps.exif_transpose(image)
@@ -55,15 +61,15 @@ def open_rgb(path: Path, max_pixels: int = MAX_PIXELS) -> UInt8[np.ndarray, "hei
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise InvalidSpecError(
-            f"{path} would have far more than {max_pixels} pixels once decoded (give a smaller one)"
+            f"{name} would have far more than {max_pixels} pixels once decoded (give a smaller one)"
         ) from None
     except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise InvalidSpecError(
-            f"{path} is no readable image ({f'{error}'[:100]}; {', '.join(_FORMATS)} are read; is "
+            f"{name} is no readable image ({f'{error}'[:100]}; {', '.join(_FORMATS)} are read; is "
             "it complete?)"
         ) from None
     if (rgba[..., 3] != 255).any():
-        raise InvalidSpecError(f"{path} is transparent in places (fill them and save it again)")
+        raise InvalidSpecError(f"{name} is transparent in places (fill them and save it again)")
     return np.ascontiguousarray(rgba[..., :3])
 
 
@@ -159,9 +165,9 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         at += 12 + length
 
 
-def _check(path: Path, size: tuple[int, int], max_pixels: int) -> None:
+def _check(name: str, size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise InvalidSpecError(
-            f"{path} has {width}x{height} pixels, {max_pixels} are allowed (give a smaller one)"
+            f"{name} has {width}x{height} pixels, {max_pixels} are allowed (give a smaller one)"
         )

@@ -34,8 +34,9 @@ from generation.errors import (
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
-from generation.pipelines.scene import ConditionSets, Scene
-from generation.registry import find, locate
+from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
+from generation.pipelines.steering import open_steering
+from generation.registry import SIMULATED, SIMULATED_NOTE, find, locate
 from generation.spec import RunSpec
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]
@@ -139,6 +140,7 @@ class SatellitePipeline:
         *,
         num_inference_steps: int = 10,
         guidance: GuidanceScales | None = None,
+        steering: SoundSteering | None = None,
         on_step: OnStep | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -148,6 +150,7 @@ class SatellitePipeline:
             scenes: Windows of one size; a scene's picture does not depend on its neighbours.
             num_inference_steps: Steps of the sampler.
             guidance: Scales; plain conditional sampling when absent.
+            steering: Needed where a scene has a sound.
             on_step: Told ``(step, steps, preview of the first scene)``; the last is the picture.
             cancelled: Asked before each step.
 
@@ -159,7 +162,7 @@ class SatellitePipeline:
         self._check(scenes)
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
-        conditions = self.conditions(scenes)
+        conditions = self.conditions(scenes, steering)
         scheduler = self._schedule(num_inference_steps)
         for i, t in enumerate(scheduler.timesteps[:num_inference_steps]):
             if cancelled is not None and cancelled():
@@ -200,10 +203,16 @@ class SatellitePipeline:
         tones = self.decoder(x, share, classes, has_layout, self.codec)[1]
         return to_bytes(self.codec.untone(tones))
 
-    def conditions(self, scenes: Sequence[Scene]) -> ConditionSets:
+    def conditions(
+        self, scenes: Sequence[Scene], steering: SoundSteering | None = None
+    ) -> ConditionSets:
         """Give what the denoiser can be told of scenes."""
         return ConditionSets(
-            scenes, self.conditioner, lambda prompts: self.text_encoder(prompts), self.text_tokens
+            scenes,
+            self.conditioner,
+            lambda prompts: self.text_encoder(prompts),
+            self.text_tokens,
+            steering,
         )
 
     def _evaluate(
@@ -312,6 +321,7 @@ def render(
     source = open_source(spec.layout, online=online)
     layout = source.layout(window) if source is not None else None
     pipeline = open_pipeline(spec.model, online=online)
+    heard = open_steering(spec, pipeline.sha256) if spec.has_sound else None
     began = time.perf_counter()
     scene = Scene(
         window=window,
@@ -319,18 +329,24 @@ def render(
         layout=None if layout is None else layout.classes,
         use_location=spec.use_location,
         seed=spec.seed,
+        sound=heard.vector if heard else None,
     )
-    scales = GuidanceScales(spec.layout_guidance, spec.location_guidance, spec.text_guidance)
+    scales = GuidanceScales(
+        spec.layout_guidance, spec.location_guidance, spec.text_guidance, spec.sound_guidance
+    )
     image = pipeline(
         [scene],
         num_inference_steps=spec.steps,
         guidance=scales,
         on_step=on_step,
         cancelled=cancelled,
+        **({"steering": heard.steering} if heard else {}),
     )[0]
     notes = [*(layout.notes if layout is not None else ()), *pipeline.remarks(spec)]
     if spec.prompt and (unread := pipeline.text_encoder.cut(spec.prompt)):
         notes.append(f"the prompt was not read beyond: …{unread[:60]!r}")
+    if heard is not None and heard.about["location_source"] == SIMULATED:
+        notes.append(SIMULATED_NOTE)
     return Render(
         image=image,
         layout=layout,
@@ -348,5 +364,6 @@ def render(
             "online": online,
             "synthetic": True,
             "notes": notes,
+            **({"sound": heard.about} if heard else {}),
         },
     )

@@ -5,11 +5,12 @@ from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.conditioning import Condition, Given, SatelliteConditioner
+from generation.conditioning import Condition, Given, SatelliteConditioner, SoundConditioner
 from generation.encoders.text import STATE_DIM
+from generation.errors import InvalidSpecError
 from generation.geo.mercator import Window
 
 
@@ -24,6 +25,16 @@ class Scene:
     seed: int = 0
     place: tuple[float, float] | None = field(default=None)
     """Latitude and longitude the model is told instead of the window's own centre."""
+    sound: Float[Tensor, " embed"] | None = None
+    """A unit vector of a shared space: what it should sound like there."""
+
+
+@dataclass(frozen=True, slots=True)
+class SoundSteering:
+    """How the sounds of scenes are told: by which conditioner, as vectors of which space."""
+
+    conditioner: SoundConditioner
+    space: str
 
 
 class ConditionSets:
@@ -34,6 +45,7 @@ class ConditionSets:
         conditioner: Makes conditions; they lie where its weights lie.
         encode: Turns prompts into token states and a mask; not called where no scene has one.
         text_tokens: Tokens of any prompt.
+        steering: Needed where a scene has a sound.
     """
 
     def __init__(
@@ -42,16 +54,20 @@ class ConditionSets:
         conditioner: SatelliteConditioner,
         encode: Callable[[list[str]], tuple[Tensor, Tensor]],
         text_tokens: int,
+        steering: SoundSteering | None = None,
     ) -> None:
+        self.steering = steering
         self.conditioner, self.encode, self.text_tokens = conditioner, encode, text_tokens
         self.device = next(conditioner.parameters()).device
         self.has = {
             "text": [bool(s.prompt.strip()) for s in scenes],
             "location": [s.use_location for s in scenes],
             "layout": [s.layout is not None for s in scenes],
+            "sound": [s.sound is not None for s in scenes],
         }
         self.given = frozenset(name for name, flags in self.has.items() if any(flags))
         self._base = self._inputs(scenes)
+        self._sounds = self._vectors(scenes) if "sound" in self.given else None
         self._made: dict[frozenset[str], Condition] = {}
 
     def _inputs(self, scenes: Sequence[Scene]) -> Given:
@@ -84,10 +100,27 @@ class ConditionSets:
         """The layouts; blank where there is none."""
         return self._base.classes
 
+    def _vectors(self, scenes: Sequence[Scene]) -> Float[Tensor, "batch embed"]:
+        """Gather the sounds; zeros, which are replaced by the null, where there is none."""
+        if self.steering is None:
+            raise InvalidSpecError(
+                "a scene has a sound, and nothing here was trained to be steered by one (leave the "
+                "sound out, or load the conditioner that goes with this model)"
+            )
+        first = next(s.sound for s in scenes if s.sound is not None)
+        rows = [torch.zeros_like(first) if s.sound is None else s.sound for s in scenes]
+        return torch.stack(rows).to(self.device)
+
     def __getitem__(self, subset: frozenset[str]) -> Condition:
         if subset not in self._made:
-            flags = {
-                f"has_{name}": torch.tensor(self.has[name], device=self.device) for name in subset
-            }
-            self._made[subset] = self.conditioner(replace(self._base, **flags))
+            flags = {name: torch.tensor(self.has[name], device=self.device) for name in subset}
+            told = {f"has_{name}": flags[name] for name in subset if name != "sound"}
+            condition = self.conditioner(replace(self._base, **told))
+            if self._sounds is not None and self.steering is not None:
+                nothing = torch.zeros(len(self._sounds), dtype=torch.bool, device=self.device)
+                keep = flags.get("sound", nothing)
+                condition = self.steering.conditioner(
+                    condition, self.steering.space, self._sounds, keep
+                )
+            self._made[subset] = condition
         return self._made[subset]

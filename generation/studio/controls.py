@@ -7,9 +7,9 @@ import gradio as gr
 from generation.geo.overpass import ENDPOINT, MAX_SIDE_KM, MIN_ZOOM, TOTAL_S
 from generation.geo.sources import ENDINGS
 from generation.registry import is_here, list_models
-from generation.spec import MAX_GUIDANCE, RunSpec
+from generation.spec import MAX_GUIDANCE, MAX_PROMPT, RunSpec
 from generation.studio.drawing import BRUSH_PX, CANVAS_PX, FIRST_PAINT, brush, paints
-from generation.studio.form import LAYOUT_CHOICES, random_seed
+from generation.studio.form import LAYOUT_CHOICES, SOUND_CHOICES, random_seed
 from generation.studio.map_widget import (
     CHIPS_JS,
     CLICK_JS,
@@ -17,6 +17,7 @@ from generation.studio.map_widget import (
     examples_html,
     world_html,
 )
+from generation.studio.sounds import SOUND_ENDINGS, why_silent
 from generation.studio.stage import ALLOW, empty_stage, history_html
 from generation.studio.theme import SCROLL_JS
 
@@ -35,10 +36,12 @@ class Controls:
     def __init__(self) -> None:
         self.file = gr.State(None)
         self.drawing = gr.State(None)
+        self.sound_file = gr.State(None)
         with gr.Row(equal_height=False, elem_id="ts-columns"):
             with gr.Column(scale=5, min_width=330):
                 self._place()
                 self._layout()
+                self._sound()
             with gr.Column(scale=6, min_width=330):
                 self._prompt()
                 self._result()
@@ -123,6 +126,47 @@ class Controls:
                 2, 96, value=BRUSH_PX, step=2, label="Brush width", min_width=150
             )
             self.start_over = gr.Button("Start over", size="md", min_width=110, scale=0)
+
+    def _sound(self) -> None:
+        silent = why_silent()
+        with gr.Column(elem_classes="ts-card", elem_id="ts-sound"):
+            _title("Sound")
+            self.heard = gr.Radio(
+                list(SOUND_CHOICES),
+                value="none",
+                label="Sound that it should have",
+                show_label=False,
+                interactive=not silent,
+                elem_id="ts-heard",
+            )
+            if silent:
+                gr.HTML(f'<p class="ts-caption">{silent}</p>', js_on_load=None, **_HTML)
+            with gr.Column(visible=False) as self.words_group:
+                self.sound_text = gr.Textbox(
+                    DEFAULT.sound_text,
+                    label="What is heard there",
+                    placeholder="Such as: waves on a beach",
+                    max_lines=2,
+                    max_length=MAX_PROMPT,
+                    elem_id="ts-sound-text",
+                )
+            with gr.Column(visible=False) as self.sound_group:
+                self.sound_upload = gr.File(
+                    label=f"A {SOUND_ENDINGS} file",
+                    type="filepath",
+                    height=140,
+                    elem_id="ts-sound-upload",
+                )
+                self.sound_about = gr.HTML("", js_on_load=None, **_HTML)
+            with gr.Row(visible=False) as self.sound_row:
+                self.sound_guidance = _guidance("Guidance by the sound", DEFAULT.sound_guidance)
+                self.sound_model = gr.Dropdown(
+                    _models("sound-space"),
+                    value=DEFAULT.sound_model,
+                    label="Understood by",
+                    min_width=180,
+                )
+            self.sound_extras = [self.words_group, self.sound_group, self.sound_row]
 
     def _prompt(self) -> None:
         with gr.Column(elem_classes="ts-card"):
@@ -218,5 +262,5 @@ def _guidance(name: str, value: float) -> gr.Slider:
     return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=name, min_width=180)
 
 
-def _models() -> list[tuple[Any, Any]]:
-    return [(name if is_here(name) else f"{name} (not here)", name) for name in list_models()]
+def _models(kind: str | None = None) -> list[tuple[Any, Any]]:
+    return [(name if is_here(name) else f"{name} (not here)", name) for name in list_models(kind)]

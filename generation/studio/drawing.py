@@ -107,7 +107,7 @@ def save_drawing(drawing: Drawing, size: int, out: Path) -> Path:
         PALETTE[drawing.fitted(size)],
         {"Software": "Terrascape", "Description": "layout: a map, drawn by hand"},
     )
-    return _save(data, "drawn.png", out)
+    return keep_bytes(data, "drawn.png", out / LAYOUT_FOLDER)
 
 
 def keep_layout(path: Path, out: Path) -> Path:
@@ -115,7 +115,7 @@ def keep_layout(path: Path, out: Path) -> Path:
     folder = out / LAYOUT_FOLDER
     if path.parent.resolve() == folder.resolve():
         return path
-    return _save(read_bytes(path), path.name, out)
+    return keep_bytes(read_bytes(path), path.name, folder)
 
 
 def drawable() -> list[LayoutClass]:
@@ -147,8 +147,13 @@ BRUSH_JS = f"""(name, size) => {{
 """Takes another colour or width on the brush, in the page itself, before the next stroke."""
 
 
-def _save(data: bytes, name: str, out: Path) -> Path:
-    with output_folder(out / LAYOUT_FOLDER, needed_bytes=len(data)) as folder:
-        path = folder / f"{hashlib.sha256(data).hexdigest()[:12]}_{name[-80:]}"
+def keep_bytes(data: bytes, name: str, folder: Path) -> Path:
+    """Write a file whose name begins with its fingerprint; the same content keeps its file.
+
+    Raises:
+        OutputError: It cannot be written there.
+    """
+    with output_folder(folder, needed_bytes=len(data)) as made:
+        path = made / f"{hashlib.sha256(data).hexdigest()[:12]}_{name[-80:]}"
         atomic_write(path, data)
     return path

@@ -11,6 +11,7 @@ from generation.geo.overpass import MIN_ZOOM
 from generation.geo.sources import FileSource, open_source
 from generation.spec import RunSpec
 from generation.studio.drawing import Drawing, keep_layout, save_drawing
+from generation.studio.sounds import describe_sound, file_or_refuse, keep_sound, words_or_refuse
 
 LAYOUT_CHOICES: tuple[tuple[str, str], ...] = (
     ("World layers", "auto"),
@@ -19,6 +20,12 @@ LAYOUT_CHOICES: tuple[tuple[str, str], ...] = (
     ("Draw", "draw"),
 )
 """Labels and values of the layout switch."""
+SOUND_CHOICES: tuple[tuple[str, str], ...] = (
+    ("None", "none"),
+    ("In words", "words"),
+    ("My file", "file"),
+)
+"""Labels and values of the switch of the sound."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +43,13 @@ class Form:
     drawing: Drawing | None
     online: bool
     """Whether streets may be fetched from OpenStreetMap."""
+    heard: str
+    """One of the values of ``SOUND_CHOICES``."""
+    sound_file: str | None
+    """The recording, or the image of a place, that was chosen."""
+    sound_text: str | None
+    sound_guidance: float | int
+    sound_model: str | None
     prompt: str | None
     use_location: bool
     seed: str | None
@@ -87,7 +101,9 @@ class Form:
         return None if source is None else source.layout(window)
 
     def spec(self, out: Path) -> RunSpec:
-        """Give the RunSpec; a drawn or chosen layout is saved beside the results first.
+        """Give the RunSpec; a layout and a chosen sound are saved beside the results first.
+
+        Without a sound, what else is said of sounds stays out: such a spec is as of old.
 
         Raises:
             TerrascapeError: A field is wrong; nothing was written.
@@ -99,10 +115,20 @@ class Form:
         }
         values |= {"seed": _seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
         values["model"] = self.model or ""
+        values |= self._told_of_sound()
         RunSpec.from_dict(values)  # before anything is written
         self.layout()
+        if self.heard == "file":
+            describe_sound(file_or_refuse(self.sound_file))
+            values["sound"] = str(keep_sound(file_or_refuse(self.sound_file), out))
         values["layout"] = self._layout_name(out)
         return RunSpec.from_dict(values).pinned()
+
+    def _told_of_sound(self) -> dict[str, object]:
+        if self.heard == "none":
+            return {name: _DEFAULTS[name] for name in SHARED if name.startswith("sound_")}
+        text = words_or_refuse(self.sound_text) if self.heard == "words" else ""
+        return {"sound_text": text, "sound_model": self.sound_model or ""}
 
     def _layout_name(self, out: Path) -> str:
         if self.choice == "draw":
@@ -137,11 +163,9 @@ class Form:
         return self.file
 
 
-SHARED = tuple(
-    field.name
-    for field in fields(Form)
-    if field.name not in ("choice", "file", "drawing", "online", "seed")
-)
+_PAGE_ONLY = ("choice", "file", "drawing", "online", "seed", "heard", "sound_file")
+_DEFAULTS = {field.name: field.default for field in fields(RunSpec)}
+SHARED = tuple(field.name for field in fields(Form) if field.name not in _PAGE_ONLY)
 """The fields that a RunSpec has under the same name, as the same kind of value."""
 
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import gradio as gr
 
-from generation.errors import InvalidSpecError
+from generation.errors import InvalidLocationError, InvalidSpecError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.location import Location
 from generation.geo.mercator import Window, from_px, to_px, world_px
@@ -141,13 +141,22 @@ def picked(event: gr.EventData) -> str:
     return str(data.get("pick", ""))
 
 
-def world_html(lat: float | int | None, lon: float | int | None) -> str:
-    """Draw the world with a pin; without one where the numbers are no place."""
-    pin = ""
-    if _is_place(lat, lon):
-        pin = _pin((float(lon or 0) + 180) / 360, (90 - float(lat or 0)) / 180)
+def world_html(lat: float | int | None, lon: float | int | None, overlay: str = "") -> str:
+    """Draw the world with a pin; without one where the numbers are no place.
+
+    Args:
+        lat: Degrees north.
+        lon: Degrees east.
+        overlay: Source of a picture of the whole world, laid over the map; none if empty.
+    """
+    marks = f'<img class="ts-overlay" src="{overlay}" alt="">' if overlay else ""
+    place = place_at(lat, lon)
+    if place is not None:
+        marks += _pin((place.lon + 180) / 360, (90 - place.lat) / 180)
     return _map(
-        BASEMAP_URL, "World map: click to choose a place, or move the pin with the arrow keys", pin
+        BASEMAP_URL,
+        "World map: click to choose a place, or move the pin with the arrow keys",
+        marks,
     )
 
 
@@ -204,13 +213,24 @@ def find_example(name: str) -> Example:
     raise InvalidSpecError(f"no example place is named {name[:40]!r} (choose one of the list)")
 
 
+def place_text(lat: float, lon: float) -> str:
+    """Write a place for people; degrees, latitude first."""
+    return f"{abs(lat):.4g}° {'S' if lat < 0 else 'N'}, {abs(lon):.4g}° {'W' if lon < 0 else 'E'}"
+
+
+def place_at(lat: object, lon: object) -> Location | None:
+    """Take two values of the page's fields as a place; None where they are none."""
+    for value in (lat, lon):
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+    try:
+        return Location(float(lat), float(lon))  # type: ignore[arg-type]  # they are numbers
+    except InvalidLocationError:
+        return None
+
+
 def _distance(km: float) -> str:
     return f"{km:,.0f} km" if km >= 10 else f"{km:.1f} km" if km >= 1 else f"{1000 * km:.0f} m"
-
-
-def _is_place(lat: object, lon: object) -> bool:
-    given = all(isinstance(value, int | float) and math.isfinite(value) for value in (lat, lon))
-    return given and abs(float(lat)) <= 90 and abs(float(lon)) <= 180  # type: ignore[arg-type]
 
 
 def _pin(u: float, v: float, *, hidden: bool = False) -> str:

@@ -7,6 +7,7 @@ import gradio as gr
 from generation.errors import OutputError
 from generation.studio.gate import LOOPBACK, Gate
 from generation.studio.satellite_tab import SatelliteTab
+from generation.studio.sound_tab import SoundTab
 from generation.studio.theme import CSS, HEAD, header_html, studio_theme
 from generation.studio.worker import Desk
 
@@ -17,11 +18,17 @@ def build(desk: Desk) -> gr.Blocks:
     """Put the page together.
 
     Args:
-        desk: Where results go, and the seat at the model.
+        desk: Where results go, the seat at the model, and what is searched.
     """
     with gr.Blocks(title="Terrascape", analytics_enabled=False, fill_width=True) as page:
         gr.HTML(header_html(), apply_default_css=False)
-        SatelliteTab(desk).wire(page)
+        with gr.Tabs(elem_id="ts-tabs") as tabs:
+            with gr.Tab("Satellite", id="satellite"):
+                satellite = SatelliteTab(desk)
+            with gr.Tab("Sound", id="sound") as tab:
+                sound = SoundTab(desk, satellite, tabs, tab)
+        satellite.wire(page)
+        sound.wire()
     return page
 
 

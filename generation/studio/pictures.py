@@ -24,6 +24,13 @@ def png_uri(rgb: UInt8[np.ndarray, "height width 3"]) -> str:
     return data_uri(png_bytes(rgb))
 
 
+def overlay_uri(rgba: UInt8[np.ndarray, "height width 4"]) -> str:
+    """Give an image that is transparent in places, to be laid over another one."""
+    buffer = BytesIO()
+    Image.fromarray(np.ascontiguousarray(rgba)).save(buffer, format="PNG", optimize=True)
+    return data_uri(buffer.getvalue())
+
+
 def preview_uri(rgb: UInt8[np.ndarray, "height width 3"]) -> str:
     """Give an image small, for what is replaced a moment later."""
     buffer = BytesIO()

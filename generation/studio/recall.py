@@ -4,6 +4,7 @@ A person may open any one file of a render, from any folder. The others are look
 and among the results; each is taken only if its pixels are those that the record names.
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +16,10 @@ from generation.errors import TerrascapeError
 from generation.geo.layout import Layout
 from generation.geo.sources import open_source
 from generation.media.artifact import Artifact, pixels_sha256, stem_of
-from generation.media.image import open_rgb
+from generation.media.image import open_rgb, read_bytes
+from generation.spec import RunSpec
 from generation.studio.form import SHARED, Form
+from generation.studio.sounds import why_silent
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +34,27 @@ class Restored:
 def restore(artifact: Artifact, out: Path) -> Restored:
     """Fill the page from a saved render.
 
-    A layout file is opened only if it lies among the results: a file from elsewhere must not make
-    the page read whatever path it names. Nor does a file give leave to use the network. The copy
-    saved with the render stands in for both.
+    A layout or a sound is opened only if it lies among the results: a file from elsewhere must not
+    make the page read whatever path it names. Nor does a file give leave to use the network. The
+    copy of the layout that was saved with the render stands in for both.
     """
     spec, note = artifact.spec, ""
     choice, file = spec.layout, None
     if spec.layout_path is not None or _was_online(artifact):
         file, note = _layout_in_reach(artifact, out)
         choice = "file" if file or spec.layout_path else "auto"
+    heard, sound_file, of_sound = _sound_in_reach(spec, out)
     form = Form(
         choice=choice,
         file=file,
         drawing=None,
         online=False,
+        heard=heard,
+        sound_file=sound_file,
         seed=str(spec.seed),
         **{name: getattr(spec, name) for name in SHARED},
     )
-    return Restored(form, note)
+    return Restored(form, "; ".join(each for each in (note, of_sound) if each))
 
 
 def find_picture(artifact: Artifact, out: Path) -> Path | None:
@@ -68,7 +74,7 @@ def find_layout(artifact: Artifact, out: Path) -> UInt8[np.ndarray, "height widt
     if artifact.spec.layout_path is None:
         choice = None if _was_online(artifact) else artifact.spec.layout
     else:
-        choice = _among_results(artifact, out)
+        choice = _among_results(artifact.spec.layout_path, out)
     try:
         again = _draw_again(artifact, choice)
     except TerrascapeError:
@@ -85,7 +91,7 @@ def _draw_again(artifact: Artifact, choice: str | None) -> Layout | None:
 
 def _layout_in_reach(artifact: Artifact, out: Path) -> tuple[str | None, str]:
     """Give the file that stands for a render's layout, and what is to be told of it."""
-    there = _among_results(artifact, out)
+    there = _among_results(artifact.spec.layout_path, out)
     if there is not None:
         return there, ""
     saved = _saved_layout(artifact, out)
@@ -97,8 +103,30 @@ def _layout_in_reach(artifact: Artifact, out: Path) -> tuple[str | None, str]:
     return None, f"its layout file {name!r} is not among the results: choose it again"
 
 
-def _among_results(artifact: Artifact, out: Path) -> str | None:
-    path = artifact.spec.layout_path
+def _sound_in_reach(spec: RunSpec, out: Path) -> tuple[str, str | None, str]:
+    """Give the switch and the file for a render's sound, and what is to be told of it."""
+    if not spec.has_sound:
+        return "none", None, ""
+    silent = why_silent()
+    if silent:
+        return "none", None, f"its sound is left out: {silent}"
+    path = spec.sound_path
+    if path is None:
+        return "words", None, ""
+    there = _among_results(path, out)
+    if there is not None and _sha256(path) == spec.sound_sha256:
+        return "file", there, ""
+    return "file", None, f"its sound {path.name!r} is not among the results: choose it again"
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(read_bytes(path)).hexdigest()
+    except TerrascapeError:  # too large to be one of ours, or gone meanwhile
+        return ""
+
+
+def _among_results(path: Path | None, out: Path) -> str | None:
     try:
         inside = path is not None and path.resolve().is_relative_to(out.resolve())
         return str(path) if inside and path is not None and path.is_file() else None

@@ -27,6 +27,7 @@ from generation.studio.map_widget import (
     world_location,
 )
 from generation.studio.recall import restore
+from generation.studio.sounds import describe_sound, file_or_refuse
 from generation.studio.worker import Desk, Job, StreetJob, Work
 
 Changes = dict[Any, Any]
@@ -61,6 +62,7 @@ class SatelliteTab:
         page.load(self.remember, None, ui.history, **_QUIET)
         self._wire_place()
         self._wire_layout()
+        self._wire_sound()
         self._wire_render()
 
     def _wire_place(self) -> None:
@@ -91,6 +93,12 @@ class SatelliteTab:
             self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **_QUIET
         )
 
+    def _wire_sound(self) -> None:
+        ui, told = self.ui, [self.ui.sound_file, self.ui.sound_about]
+        ui.heard.change(choose_sound, ui.heard, ui.sound_extras, **_QUIET)
+        ui.sound_upload.upload(take_sound, ui.sound_upload, told, **_QUIET)
+        ui.sound_upload.clear(lambda: (None, ""), None, told, **_QUIET)
+
     def _wire_render(self) -> None:
         ui = self.ui
         results = [ui.stage, ui.downloads, *ui.files, ui.history]
@@ -106,7 +114,7 @@ class SatelliteTab:
         )
         rendered.success(self.refresh, self.fields, self.shown, **_QUIET)  # streets may have come
         ui.cancel.click(self.cancel, None, ui.cancel, **_QUIET)
-        restored = [*self.fields, ui.keep, ui.upload, *results]
+        restored = [*self.fields, ui.keep, ui.upload, ui.sound_upload, ui.sound_about, *results]
         ui.history.click(self.bring_back, None, restored, **_QUIET)
         ui.open.upload(self.open_file, ui.open, restored, **_QUIET)
 
@@ -303,13 +311,14 @@ class SatelliteTab:
     def _restored(self, artifact: Artifact) -> Changes:
         ui, back = self.ui, restore(artifact, self.desk.out)
         if back.note:
-            gr.Info(stage.page_words(back.note), title="Layout")
+            gr.Info(stage.page_words(back.note), title="Brought back")
         html = stage.artifact_stage(artifact, self.desk.out)
         filled = {getattr(ui, each.name): getattr(back.form, each.name) for each in fields(Form)}
         saved: Changes = {ui.downloads: gr.update(visible=False)}
         if artifact.path.parent.resolve() == self.desk.out.resolve():
             saved = self._saved(artifact.sibling(".json"))
-        return {**filled, ui.keep: True, ui.upload: back.form.file, ui.stage: html, **saved}
+        dropped = {ui.upload: back.form.file, ui.sound_upload: back.form.sound_file}
+        return {**filled, **dropped, ui.keep: True, ui.sound_about: "", ui.stage: html, **saved}
 
     def _saved(self, manifest: Path) -> Changes:
         """Offer a result's files, and show it first in the strip."""
@@ -322,6 +331,21 @@ class SatelliteTab:
         }
         strip = stage.history_html(stage.recent(self.desk.out), manifest.stem)
         return {ui.downloads: gr.update(visible=True), **offered, ui.history: strip}
+
+
+def choose_sound(heard: str) -> list[Any]:
+    """Show what the chosen kind of sound needs: words or a file, and how far it is followed."""
+    seen = (heard == "words", heard == "file", heard != "none")
+    return [gr.update(visible=each) for each in seen]
+
+
+def take_sound(path: str | None) -> tuple[str | None, str]:
+    """Take a dropped sound if it can be read, and tell what it is or why it is not taken."""
+    try:
+        text = describe_sound(file_or_refuse(path))
+    except TerrascapeError as error:
+        return None, f'<p class="ts-note ts-wrong" role="alert">{stage.page_words(str(error))}</p>'
+    return path, f'<p class="ts-caption" role="status">Taken: {text}.</p>'
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from generation.geo.overpass import TOTAL_S
 from generation.media.artifact import Artifact, read_artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
-from generation.studio.map_widget import size_text
+from generation.studio.map_widget import place_text, size_text
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
 from generation.studio.recall import find_layout, find_picture
 from generation.studio.worker import Progress
@@ -32,6 +32,7 @@ _CONTROLS = (
     ("or --online", f"or tick {ALLOW!r}"),
     ("leave out --online", f"untick {ALLOW!r}"),
     ("--layout auto", "'World layers'"),
+    ("leave sound and sound_text out", "choose None under Sound"),
 )
 """What messages call the options of the commands, and what these are on the page."""
 
@@ -230,8 +231,7 @@ def _facts(spec: RunSpec, record: object) -> str:
     about = record if isinstance(record, dict) else {}
     seconds = about.get("seconds")
     facts = [
-        f"{abs(spec.lat):.4g}° {'S' if spec.lat < 0 else 'N'}, "
-        f"{abs(spec.lon):.4g}° {'W' if spec.lon < 0 else 'E'}",
+        place_text(spec.lat, spec.lon),
         f"zoom {spec.zoom}",
         f"seed {spec.seed}",
         f"{spec.steps} steps",
@@ -242,7 +242,16 @@ def _facts(spec: RunSpec, record: object) -> str:
     notes = "".join(_note(str(text)) for text in told) if isinstance(told, list | tuple) else ""
     line = " · ".join(escape(fact) for fact in facts)
     credit = _credit(str(about.get("attribution", "")))
-    return f'{prompt}<p class="ts-facts">{line}</p>{notes}{credit}'
+    return f'{prompt}{_heard(spec)}<p class="ts-facts">{line}</p>{notes}{credit}'
+
+
+def _heard(spec: RunSpec) -> str:
+    if not spec.has_sound:
+        return ""
+    path = spec.sound_path
+    sound = f"“{spec.sound_text}”" if path is None else path.name
+    scale = f"guidance {spec.sound_guidance:g}, understood by {spec.sound_model}"
+    return f'<p class="ts-facts">Sounds like {escape(sound)} ({escape(scale)})</p>'
 
 
 def _note(text: str) -> str:

@@ -127,6 +127,28 @@ CSS = (
 .ts-thumb[aria-current] { border-color: var(--color-accent); }
 .ts-thumb img { width: 100%; height: 100%; object-fit: cover; display: block; margin: 0; }
 
+.ts-overlay { position: absolute; inset: 0; image-rendering: pixelated; }
+.ts-scale { display: flex; align-items: center; gap: 8px; font-size: .8rem;
+  font-variant-numeric: tabular-nums; }
+.ts-scale i { flex: 1; height: 12px; border-radius: 3px; border: 1px solid #0003; }
+.ts-hits { list-style: none; margin: 10px 0 0; padding: 0; display: grid; gap: 8px; }
+.ts-hit { display: grid; grid-template-columns: 2rem 1fr auto; gap: 10px; align-items: start;
+  margin: 0; padding: 10px 12px; border-radius: 10px; background: var(--background-fill-secondary);
+  border: 1px solid var(--border-color-primary); }
+.ts-hit > div { min-width: 0; }
+.ts-hit p { margin: 0; overflow-wrap: anywhere; }
+.ts-hit .ts-facts { margin-top: 4px; }
+.ts-hit-title { font-size: .92rem; line-height: 1.35; }
+.ts-hit-title b { font-weight: 560; }
+.ts-rank { font-size: .9rem; color: var(--body-text-color-subdued); text-align: right; }
+.ts-hit-end { display: grid; gap: 6px; white-space: nowrap; justify-items: end; }
+.ts-score { font-size: .9rem; font-variant-numeric: tabular-nums; }
+.ts-kind { border: 1px solid currentColor; border-radius: 999px; padding: 0 8px; font-size: .74rem;
+  font-weight: 600; }
+.ts-hit a { color: inherit; text-decoration: underline; }
+.ts-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
+  clip-path: inset(50%); white-space: nowrap; }
+
 @media (max-width: 640px) {
   .ts-card { padding: 12px !important; }
   .ts-head { gap: 8px; }

@@ -20,6 +20,7 @@ from generation.geo.mercator import Window
 from generation.geo.sources import LayoutSource, OnlineSource, cache_folder
 from generation.media.artifact import Rendered, save_satellite
 from generation.media.folder import output_folder
+from generation.search import GALLERY
 from generation.spec import RunSpec
 
 LOOK_S = 0.25
@@ -56,6 +57,10 @@ class Desk:
     """What runs for each visitor, one of a kind."""
     streets: dict[Window, Layout] = field(default_factory=dict)
     """The street maps that came last."""
+    gallery: str = str(GALLERY)
+    """What the sound tab searches."""
+    ear: threading.Lock = field(default_factory=threading.Lock)
+    """Held by whoever asks the gallery; a render need not be waited for."""
 
     def begin(self, visitor: str, work: "Work") -> None:
         """Start some work; what the visitor still has running of its kind is stopped."""
@@ -76,13 +81,14 @@ class Desk:
             del self.work[visitor, type(work)]
 
     def close(self) -> None:
-        """Stop all work, and take the seat so that no more is begun.
+        """Stop all work, and take the seat and the ear so that no more is begun.
 
         A process that ends while a thread computes is aborted by the libraries below it.
         """
         for work in list(self.work.values()):
             work.stopped.set()
         self.seat.acquire(timeout=CLOSE_S)
+        self.ear.acquire(timeout=CLOSE_S)
 
     def keep_streets(self, layout: Layout) -> None:
         """Keep a fetched street map, and let go of the oldest when there are many."""

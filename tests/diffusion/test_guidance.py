@@ -10,7 +10,7 @@ from generation.diffusion.guidance import ORDER, GuidanceScales, guided
 ALL = frozenset(ORDER)
 SUBSETS = [
     frozenset(n for n, keep in zip(ORDER, has, strict=True) if keep)
-    for has in product([0, 1], repeat=3)
+    for has in product([0, 1], repeat=len(ORDER))
 ]
 
 
@@ -30,29 +30,33 @@ def test_scales_of_one_cost_one_evaluation_and_change_nothing():
 
 
 def test_equal_scales_cost_two_evaluations_and_are_the_usual_guidance():
-    terms = GuidanceScales(3.0, 3.0, 3.0).terms(ALL, 0.5)
+    terms = GuidanceScales(3.0, 3.0, 3.0, 3.0).terms(ALL, 0.5)
     assert [subset for subset, _ in terms] == [frozenset(), ALL]
     usual = velocity(frozenset()) + 3 * (velocity(ALL) - velocity(frozenset()))
     torch.testing.assert_close(guided(velocities, terms), usual)
 
 
 def test_different_scales_stretch_each_link_of_the_chain():
-    terms = GuidanceScales(layout=1.5, location=3.0, text=5.0).terms(ALL, 0.5)
-    assert len(terms) == 4
+    terms = GuidanceScales(layout=1.5, location=3.0, text=5.0, sound=0.5).terms(ALL, 0.5)
+    assert len(terms) == 5
     none, layout = velocity(frozenset()), velocity(frozenset({"layout"}))
     place = velocity(frozenset({"layout", "location"}))
-    chain = none + 1.5 * (layout - none) + 3 * (place - layout) + 5 * (velocity(ALL) - place)
+    text = velocity(ALL - {"sound"})
+    chain = none + 1.5 * (layout - none) + 3 * (place - layout) + 5 * (text - place)
+    chain = chain + 0.5 * (velocity(ALL) - text)
     torch.testing.assert_close(guided(velocities, terms), chain)
 
 
 def test_a_scale_of_zero_leaves_its_condition_out():
-    terms = GuidanceScales(text=0.0).terms(ALL, 0.5)
-    assert terms == [(frozenset({"layout", "location"}), 1.0)]
-    assert GuidanceScales(0.0, 0.0, 0.0).terms(ALL, 0.5) == [(frozenset(), 1.0)]
+    terms = GuidanceScales(sound=0.0).terms(ALL, 0.5)
+    assert terms == [(ALL - {"sound"}, 1.0)]
+    assert GuidanceScales(0.0, 0.0, 0.0, 0.0).terms(ALL, 0.5) == [(frozenset(), 1.0)]
 
 
 @pytest.mark.parametrize("given", SUBSETS)
-@pytest.mark.parametrize("scales", [(1, 1, 1), (2, 2, 2), (0, 2, 7.5), (4, 1, 0), (1.5, 3, 20)])
+@pytest.mark.parametrize(
+    "scales", [(1, 1, 1), (2, 2, 2, 2), (0, 2, 7.5), (4, 1, 0, 0), (1.5, 3, 20, 7)]
+)
 def test_weights_sum_to_one_and_use_only_what_is_given(given, scales):
     terms = GuidanceScales(*map(float, scales)).terms(given, 0.5)
     assert sum(weight for _, weight in terms) == pytest.approx(1)
@@ -68,7 +72,7 @@ def test_the_scale_of_what_is_absent_does_not_matter():
 
 
 def test_outside_its_interval_guidance_is_off():
-    scales = GuidanceScales(3.0, 3.0, 3.0, interval=(0.2, 0.8))
+    scales = GuidanceScales(3.0, 3.0, 3.0, 3.0, interval=(0.2, 0.8))
     assert len(scales.terms(ALL, 0.5)) == 2
     for share in (0.1, 0.9):
         assert scales.terms(ALL, share) == [(ALL, 1.0)]

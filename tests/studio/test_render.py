@@ -69,7 +69,8 @@ def tab(page, home, tmp_path, monkeypatch):
 
 def values(spec=SPEC, **changes):
     given = {name: getattr(spec, name) for name in SHARED} | {"seed": str(spec.seed)}
-    given |= {"choice": spec.layout, "file": None, "drawing": None, "online": False, **changes}
+    given |= {"choice": spec.layout, "file": None, "drawing": None, "online": False}
+    given |= {"heard": "none", "sound_file": None, **changes}
     return [given[field.name] for field in fields(Form)]
 
 

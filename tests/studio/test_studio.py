@@ -34,6 +34,7 @@ SPEC = RunSpec(lat=45.98, lon=7.66, prompt="snowy <b>valley</b>", layout="none",
 def form(spec=SPEC, **changes):
     values = {name: getattr(spec, name) for name in SHARED} | {"seed": str(spec.seed)}
     given = {"choice": spec.layout, "file": None, "drawing": None, "online": False}
+    given |= {"heard": "none", "sound_file": None}
     return Form(**{**values, **given, **changes})
 
 

@@ -9,7 +9,12 @@ from generation.errors import ConfigError, MissingFileError
 from training.tables import filled, main
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "assets/satellite-nano/card.md", "docs/results/choices.md")
+PAGES = (
+    "README.md",
+    "assets/satellite-nano/card.md",
+    "docs/results/choices.md",
+    "assets/sat2sound-nano/card.md",
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -25,6 +30,12 @@ def test_the_figures_are_of_the_weights_that_ship():
     shipped = model_sha256(ROOT / "assets/satellite-nano")
     for name, key in (("geosynth", "model"), ("bench", "model_sha256")):
         assert json.loads((ROOT / f"docs/results/{name}.json").read_text())[key] == shipped
+    reports = sorted((ROOT / "docs/results/sound").glob("*.json"))
+    assert len(reports) == 4
+    for report in reports:
+        told = json.loads(report.read_text())
+        assert told["model"] == model_sha256(ROOT / f"assets/{report.stem}")
+        assert told["data"]["location_source"] == "simulated"
 
 
 def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
