@@ -180,6 +180,30 @@ class SatelliteConditioner(ModelMixin, ConfigMixin):
         )
 
 
+class Standardised(nn.Module):
+    """A linear layer on features that are first brought to mean zero and deviation one.
+
+    Vectors of a shared space have much in common; what tells them apart must not be lost beside it.
+    """
+
+    def __init__(self, features_in: int, features_out: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features_in, features_out)
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.zeros(features_in))
+        self.register_buffer("deviation", torch.ones(features_in))
+
+    def fit(self, vectors: Float[Tensor, "n _dim"]) -> None:
+        """Take mean and deviation from examples."""
+        self.mean.copy_(vectors.mean(0))
+        self.deviation.copy_(vectors.std(0).clamp_min(1e-4))
+
+    def forward(self, vectors: Float[Tensor, "batch _dim"]) -> Float[Tensor, "batch _out"]:
+        """Standardise and map."""
+        return self.linear((vectors - self.mean) / self.deviation)
+
+
 class SoundConditioner(ModelMixin, ConfigMixin):
     """What a trained denoiser is told besides: an embedding of a space of sounds and places.
 
@@ -209,7 +233,7 @@ class SoundConditioner(ModelMixin, ConfigMixin):
             made_for: Name -> SHA-256 of the denoiser and of the spaces that it was trained with.
         """
         super().__init__()
-        self.read = nn.ModuleDict({name: nn.Linear(dim, width) for name, dim in spaces.items()})
+        self.read = nn.ModuleDict({name: Standardised(dim, width) for name, dim in spaces.items()})
         self.to_tokens = nn.Sequential(
             nn.GELU(),
             nn.Linear(width, num_tokens * token_dim),

@@ -60,7 +60,7 @@ def add_search(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--region", metavar="W,S,E,N", help="only what lies in this box, in degrees")
     add("--month", type=whole, metavar="M", help="only what is from this month, 1 to 12")
     add("--licence", action="append", default=[], help="a whole name; may be given again")
-    add("--top", type=whole, default=5, metavar="N", help="how many, 1 to 1000")
+    add("--top", type=whole, default=5, metavar="N", help="how many of each kind, 1 to 1000")
     add("--gallery", default=str(GALLERY), metavar="URI", help="a folder, or s3:// and the like")
     add("--model", help="a name or a folder; the one that made the gallery if absent")
     add("--json", action="store_true", help="print one JSON list")
@@ -75,7 +75,7 @@ def _search(args: argparse.Namespace) -> None:
     from generation.encoders.gallery import Gallery
 
     gallery = Gallery.open(args.gallery)
-    hits = gallery.search(
+    hits = gallery.search_each(
         _of_place(args, gallery) if asked == "place" else _embedded(args, gallery),
         args.top,
         kinds=args.kind or ANSWERS[asked],

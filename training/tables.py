@@ -4,7 +4,7 @@
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
 table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
-location, prediction, sound.
+location, prediction, sound, steering.
 """
 
 import argparse
@@ -195,6 +195,21 @@ def sound(reports: Mapping[str, Mapping[str, Any]]) -> str:
     )
 
 
+def steering(report: Mapping[str, Any]) -> str:
+    """Put in a few sentences what ``terrascape evaluate steering`` found."""
+    metrics, controls = report["metrics"], report["controls"]
+    each = sorted((value, name.partition("/")[2]) for name, value in metrics.items() if "/" in name)
+    listed = ", ".join(f"{name} {value:.2f}" for value, name in reversed(each))
+    steered, judge = report["sound_model"]["name"], report["judge"]["name"]
+    return (
+        f"A picture that `{steered}` steered towards a sound is more like the words for it than one "
+        f"for another\nsound in {metrics['sound_contrast']:.0%} of all comparisons, as `{judge}` "
+        f"judges, which did not steer ({report['data']['pictures']} pictures for\nunseen clips, "
+        f"told nothing else). Real tiles: {controls['sound_contrast_real']:.0%}; sounds dealt out anew: "
+        f"{controls['sound_contrast_shuffled']:.0%}; chance: 50%.\nBy sound: {listed}.\n"
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -211,6 +226,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
         tuple((f"share_{share}", 3) for share in (0.1, 0.3, 0.5, 0.7, 0.9)),
     ),
     "sound": sound,
+    "steering": steering,
 }
 
 

@@ -61,10 +61,10 @@ class SteeringConfig:
     crop_px: int = TILE
     keep_sound: float = 0.9
     """Probability that a sample is told its sound; the same of the others below."""
-    keep_text: float = 0.3
-    keep_location: float = 0.5
-    keep_layout: float = 0.3
-    blur: float = 0.3
+    keep_text: float = 0.1
+    keep_location: float = 0.2
+    keep_layout: float = 0.1
+    blur: float = 0.1
     """Length of the noise on the unit vectors: a clip and a sentence never quite agree."""
     loop: LoopConfig = field(default_factory=LoopConfig)
 
@@ -209,6 +209,9 @@ class SteeringTask:
         pairs = SoundPairs(cfg.pairs, cfg.tiles, max(sizes), test=False)
         tiles = TileDataset(cfg.tiles, crop_px=cfg.crop_px)
         vectors = {name: Vectors.of(encoder, pairs) for name, encoder in encoders.items()}
+        for name, each in vectors.items():
+            every = [each.audio, *each.text.values(), torch.stack(list(each.image.values()))]
+            self.sounds.read[name].fit(torch.cat(every))
         self.dataset = SteeringPairs(pairs, tiles, vectors)
         self.model = SteeringModel(self.pipeline, self.sounds, cfg)
 

@@ -168,6 +168,21 @@ class Gallery:
         where = _where(kinds, region, month, [known[each.casefold()] for each in licences])
         return self._best(query, point, where, top)
 
+    def search_each(
+        self,
+        query: Embedding,
+        top: int,
+        *,
+        kinds: Sequence[str],
+        **filters: Any,  # noqa: ANN401 - those of search
+    ) -> list[Hit]:
+        """Find the ``top`` rows of each kind, kind by kind; see :meth:`search`.
+
+        Sounds are more like other sounds than like any tile: together they would hide the tiles.
+        """
+        each = (self.search(query, top, kinds=(kind,), **filters) for kind in kinds or KINDS)
+        return [hit for hits in each for hit in hits]
+
     def licences(self) -> list[str]:
         """Name the licences of all rows, sorted."""
         found = self._rows(None, ["licence"])["licence"]

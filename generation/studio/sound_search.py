@@ -102,7 +102,7 @@ def ask(question: Question, desk: Desk) -> Answer:
         gallery.require(encoder.sha256)
         query = _embedded(question, encoder)
         region = None if question.near is None else around(question.near, NEAR_KM)
-        hits = gallery.search(query, question.top, kinds=question.kinds, region=region)
+        hits = gallery.search_each(query, question.top, kinds=question.kinds, region=region)
         latlon, scores = gallery.tile_scores(query)
     drawn = score_map(latlon, scores) if len(scores) else None
     return Answer(question, hits, drawn, encoder.name)

@@ -36,6 +36,10 @@ def test_the_figures_are_of_the_weights_that_ship():
         told = json.loads(report.read_text())
         assert told["model"] == model_sha256(ROOT / f"assets/{report.stem}")
         assert told["data"]["location_source"] == "simulated"
+    steered = json.loads((ROOT / "docs/results/steering.json").read_text())
+    for part in (steered["sound_model"], steered["judge"]):
+        assert part["sha256"] == model_sha256(ROOT / f"assets/{part['name']}")
+    assert steered["model"] == shipped
 
 
 def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
