@@ -163,7 +163,8 @@ def report_heard(
         shown = drawn[0].reshape(len(HEARD), per_sound, *drawn[0].shape[1:])[:, :4]
         columns = [np.concatenate(list(column)) for column in shown]
         with atomic_path(sheet) as temporary:
-            Image.fromarray(np.concatenate(columns, axis=1)).save(temporary, format="PNG")
+            whole = Image.fromarray(np.concatenate(columns, axis=1))
+            whole.reduce(2).save(temporary, format="PNG")
     real = real_for_sounds(pairs, per_sound=per_sound, seed=seed)
     metrics, controls = measure_heard(other, drawn, real, seed=seed)
     report: dict[str, object] = {

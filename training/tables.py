@@ -201,12 +201,13 @@ def steering(report: Mapping[str, Any]) -> str:
     each = sorted((value, name.partition("/")[2]) for name, value in metrics.items() if "/" in name)
     listed = ", ".join(f"{name} {value:.2f}" for value, name in reversed(each))
     steered, judge = report["sound_model"]["name"], report["judge"]["name"]
+    count, own = report["data"]["pictures"], metrics["sound_contrast"]
+    real, anew = (controls[f"sound_contrast_{name}"] for name in ("real", "shuffled"))
     return (
-        f"A picture that `{steered}` steered towards a sound is more like the words for it than one "
-        f"for another\nsound in {metrics['sound_contrast']:.0%} of all comparisons, as `{judge}` "
-        f"judges, which did not steer ({report['data']['pictures']} pictures for\nunseen clips, "
-        f"told nothing else). Real tiles: {controls['sound_contrast_real']:.0%}; sounds dealt out anew: "
-        f"{controls['sound_contrast_shuffled']:.0%}; chance: 50%.\nBy sound: {listed}.\n"
+        f"A picture that `{steered}` steered towards a sound is more like the words for it than\n"
+        f"one for another sound in {own:.0%} of all comparisons, as `{judge}` judges, which\n"
+        f"did not steer ({count} pictures for unseen clips, told nothing else). Real tiles: "
+        f"{real:.0%};\nsounds dealt out anew: {anew:.0%}; chance: 50%. By sound:\n{listed}.\n"
     )
 
 
