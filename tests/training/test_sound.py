@@ -120,7 +120,8 @@ def pairs(tiles, clips, tmp_path_factory):
 
 
 def run(name, pairs, tiles, out, *overrides):
-    words = [f"pairs={pairs}", f"tiles={tiles}", f"out={out}", *TINY, *overrides]
+    words = [f"pairs={pairs}", f"tiles={tiles}", f"out={out}", *TINY]
+    words += [*(["towers_from=null"] if name in ("psm", "sat2sound") else []), *overrides]
     try:
         train([str(ROOT / f"configs/{name}_nano.yaml"), *words])
     finally:
@@ -233,6 +234,19 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(pairs, tiles, tmp
         shutil.rmtree(tmp_path / f"cut/snapshots/step-{step:08d}")
     resumed = run("psm", pairs, tiles, tmp_path / "cut", *changes, "--resume")
     assert all(torch.equal(whole.weights[key], resumed.weights[key]) for key in whole.weights)
+
+
+def test_a_space_begins_with_the_towers_of_another(pairs, tiles, tmp_path):
+    run("geoclap", pairs, tiles, tmp_path / "first")
+    first = tmp_path / "first/weights"
+    theirs = load_part(SoundSpace, first).state_dict()
+    run("psm", pairs, tiles, tmp_path / "run", f"towers_from={first}", "loop.lr=0")
+    ours = load_part(SoundSpace, tmp_path / "run/weights").state_dict()
+    taken = [name for name in theirs if name.split(".")[0] in ("image", "audio", "project")]
+    assert len(taken) > 20
+    assert all(torch.equal(theirs[name], ours[name]) for name in taken)
+    with pytest.raises(SystemExit):
+        run("psm", pairs, tiles, tmp_path / "other", f"towers_from={first}", "space.tower_dim=16")
 
 
 def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
