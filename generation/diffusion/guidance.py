@@ -1,10 +1,12 @@
-"""Guidance as a wrapper: a separate scale for the layout, the location, the text and the sound.
+"""Guidance as a wrapper: a separate scale for each input.
 
 The conditions are added one after the other, and each step away from nothing is stretched by its
 own scale::
 
     v = v() + s_layout (v(L) - v()) + s_location (v(L,P) - v(L)) + s_text (v(L,P,T) - v(L,P))
             + s_sound (v(L,P,T,S) - v(L,P,T))
+
+and in the same way for panoramas, where a satellite image comes first and the views around last.
 
 Collected by network evaluation this is a weighted sum whose weights vanish wherever two
 neighbouring scales are equal, so equal scales cost two evaluations and scales of one cost one.
@@ -22,7 +24,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 
-ORDER: tuple[str, ...] = ("layout", "location", "text", "sound")
+ORDER: tuple[str, ...] = ("layout", "location", "text", "sound", "satellite", "views")
 """The order in which conditions are added."""
 Velocity = Float[Tensor, "batch channels rows cols"]
 
@@ -35,6 +37,8 @@ class GuidanceScales:
     location: float = 1.0
     text: float = 1.0
     sound: float = 1.0
+    satellite: float = 1.0
+    views: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     """Shares of noise between which guidance acts; elsewhere the plain model is used."""
 

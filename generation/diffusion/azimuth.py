@@ -1,0 +1,45 @@
+"""Layers for pictures whose left edge is their right edge.
+
+A panorama has no border in azimuth. Where every convolution takes the columns beyond one edge from
+the other one, a turned input gives a turned output, and no seam can form.
+"""
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class AzimuthConv2d(nn.Conv2d):
+    """A convolution that wraps in columns and is filled up with zeros in rows, as usual."""
+
+    def _conv_forward(
+        self,
+        input: Float[Tensor, "batch channels rows cols"],  # noqa: A002 - torch's own name
+        weight: Float[Tensor, "out in_group height width"],
+        bias: Float[Tensor, " out"] | None,
+    ) -> Float[Tensor, "batch out new_rows new_cols"]:
+        above, beside = self.padding
+        if beside:
+            input = F.pad(input, (int(beside), int(beside), 0, 0), mode="circular")
+        padding = int(above), 0
+        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+
+
+def wrap_azimuth(network: nn.Module) -> nn.Module:
+    """Let every two-dimensional convolution inside a network wrap in columns.
+
+    Weights and their names stay as they are, so any trained network can be wrapped. Layers that
+    fill up by themselves, such as the asymmetric downsampling of some encoders, are not covered.
+
+    Returns:
+        The network itself.
+    """
+    for module in network.modules():
+        if type(module) is nn.Conv2d and module.padding not in ((0, 0), "valid"):
+            module.__class__ = AzimuthConv2d
+    return network
+
+
+def conv3(channels_in: int, channels_out: int, stride: int = 1) -> AzimuthConv2d:
+    """Make a convolution of 3x3 that wraps in azimuth."""
+    return AzimuthConv2d(channels_in, channels_out, 3, stride=stride, padding=1)

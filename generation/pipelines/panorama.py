@@ -1,0 +1,179 @@
+"""Panoramas: what stands around a place, from other panoramas and a satellite image."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from generation.atomic import atomic_folder
+from generation.checkpoint import load_configured, load_part, model_sha256, save_part
+from generation.diffusion.codec import PatchCodec, to_bytes
+from generation.diffusion.guidance import GuidanceScales, guided
+from generation.diffusion.noise import position_noise
+from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
+from generation.diffusion.views import Guide, MixedViewEncoder, Surroundings
+from generation.errors import CancelledError, InvalidSpecError, MissingFileError
+
+OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]
+PARTS = {
+    "unet": UNet2DConditionModel,
+    "control": ViewControlNet,
+    "views": MixedViewEncoder,
+    "codec": PatchCodec,
+}
+_INDEX = "model_index.json"
+_SCHEDULER = "scheduler/scheduler_config.json"
+_NOISE_LEVEL = 1000
+"""Tells the noise of panoramas from that of satellite images of the same seed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Panoramas whose middle looks north, and where what they show was found."""
+
+    images: UInt8[np.ndarray, "batch height width 3"]
+    guide: Guide
+
+
+class PanoramaPipeline:
+    """The denoiser, its encoder of views, its codec, and the loop that uses them."""
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        control: ViewControlNet,
+        views: MixedViewEncoder,
+        codec: PatchCodec,
+        scheduler: FlowMatchEulerDiscreteScheduler,
+    ) -> None:
+        self.unet, self.control = unet.eval(), control.eval()
+        self.views, self.codec = views.eval(), codec.eval()
+        self.scheduler = scheduler
+        self.denoiser = MixedViewDenoiser(unet, control)
+        self.sha256 = ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights lie, and so where everything is computed."""
+        return next(self.unet.parameters()).device
+
+    def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
+        """Save every part in diffusers' layout, by default in half precision, all or nothing."""
+        index = {name: ["generation", cls.__name__] for name, cls in PARTS.items()}
+        with atomic_folder(folder) as staging:
+            for name in PARTS:
+                save_part(getattr(self, name), staging / name, half=half and name != "codec")
+            self.scheduler.save_pretrained(staging / "scheduler")
+            (staging / _INDEX).write_text(
+                json.dumps({"_class_name": "PanoramaPipeline", **index}, indent=2) + "\n"
+            )
+
+    @classmethod
+    def from_pretrained(cls, folder: Path) -> "PanoramaPipeline":
+        """Load what :meth:`save_pretrained` wrote, every tensor checked.
+
+        Raises:
+            MissingFileError: The folder holds no such pipeline.
+            WeightsError: A file is damaged, or does not fit its configuration.
+        """
+        if not (folder / _INDEX).is_file():
+            raise MissingFileError(
+                f"{folder} holds no panorama pipeline: {_INDEX} is not there (give the folder that "
+                "save_pretrained wrote)"
+            )
+        parts = {name: load_part(part, folder / name) for name, part in PARTS.items()}
+        scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / _SCHEDULER)
+        pipeline = cls(**parts, scheduler=scheduler)
+        pipeline.sha256 = model_sha256(folder)
+        return pipeline
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        around: Surroundings,
+        *,
+        seeds: Sequence[int],
+        num_inference_steps: int = 10,
+        guidance: GuidanceScales | None = None,
+        on_step: OnStep | None = None,
+        cancelled: Callable[[], bool] | None = None,
+    ) -> Drawn:
+        """Draw one panorama for each place, its middle looking north.
+
+        Args:
+            around: What is available around the places.
+            seeds: One for each; equal seeds start from equal noise in every direction, wherever
+                the place is.
+            num_inference_steps: Steps of the sampler.
+            guidance: Scales for ``satellite`` and ``views``; plain sampling when absent.
+            on_step: Told ``(step, steps, preview of the first)``; the last is the picture.
+            cancelled: Asked before each step.
+
+        Raises:
+            InvalidSpecError: The seeds or the steps do not fit.
+            CancelledError: ``cancelled`` said so.
+        """
+        if len(seeds) != len(around.valid):
+            raise InvalidSpecError(
+                f"{len(seeds)} seeds for {len(around.valid)} places (give one for each)"
+            )
+        if num_inference_steps < 1:
+            raise InvalidSpecError(f"num_inference_steps={num_inference_steps} (give at least 1)")
+        guidance = guidance or GuidanceScales()
+        x = torch.cat([self._noise(seed) for seed in seeds]).to(self.device)
+        guides = _Guides(self.views, around)
+        scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
+        scheduler.set_timesteps(num_inference_steps, device=self.device)
+        for i, t in enumerate(scheduler.timesteps):
+            if cancelled is not None and cancelled():
+                raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
+            evaluate = partial(self._evaluate, guides, x, t.expand(len(x)))
+            velocity = guided(evaluate, guidance.terms(guides.given, float(t) / 1000))
+            if on_step is not None and i + 1 < num_inference_steps:
+                clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
+                on_step(i + 1, num_inference_steps, to_bytes(self.codec.decode(clean))[0])
+            x = scheduler.step(velocity, t, x, return_dict=False)[0]
+        images = to_bytes(self.codec.decode(x))
+        if on_step is not None:
+            on_step(num_inference_steps, num_inference_steps, images[0])
+        return Drawn(images, guides[guides.given])
+
+    def _evaluate(
+        self, guides: "_Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
+    ) -> Sequence[Tensor]:
+        return [self.denoiser(x_t, t, guides[subset]) for subset in subsets]
+
+    def _noise(self, seed: int) -> Float[Tensor, "1 channels rows cols"]:
+        grid = self.views.grid
+        channels = self.codec.config["latent_channels"]
+        return position_noise(
+            seed, _NOISE_LEVEL, range(grid.height), range(grid.width), channels, period=grid.width
+        )
+
+
+class _Guides:
+    """What a batch is told for any subset of its inputs, each computed once."""
+
+    def __init__(self, views: MixedViewEncoder, around: Surroundings) -> None:
+        self.views, self.around = views, around
+        has = {"satellite": around.has_satellite, "views": around.valid}
+        self.given = frozenset(name for name, flags in has.items() if bool(flags.any()))
+        self._made: dict[frozenset[str], Guide] = {}
+
+    def __getitem__(self, subset: frozenset[str]) -> Guide:
+        if subset not in self._made:
+            around = self.around
+            told = replace(
+                around,
+                has_satellite=around.has_satellite & ("satellite" in subset),
+                valid=around.valid & ("views" in subset),
+            )
+            self._made[subset] = self.views(told)
+        return self._made[subset]

@@ -1,0 +1,245 @@
+"""Train a model of panoramas that looks at other panoramas and at a satellite image.
+
+    accelerate launch training/train_panorama.py configs/panorama_nano.yaml
+
+Two processes on CPUs:   torchrun --nproc_per_node 2 training/train_panorama.py CONFIG
+loop.world_size=2. Go on: add --resume. Any field: key=value, for example loop.steps=2000.
+
+The run leaves snapshots, metrics, panels of fixed places and seeds, and in ``weights/`` the
+averaged weights as a folder that ``terrascape render panorama`` can use. The columns of a panel:
+the nearest panorama given, drawn with 0, 1 and 3 panoramas, real.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import field, replace
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: import from the checkout
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from generation.checkpoint import load_part
+from generation.config import config, load_config
+from generation.diffusion.codec import PatchCodec
+from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
+from generation.diffusion.views import MixedViewEncoder, Surroundings
+from generation.errors import ConfigError
+from generation.pipelines.panorama import PARTS, PanoramaPipeline
+from training.data import counted_batches, list_files
+from training.panorama_data import PanoramaDataset, read_sets, signal, surroundings
+from training.trainer import LoopConfig, run_recipe
+
+LEARNT = ("unet", "control", "views")
+
+
+@config
+class PanoramaNetworkConfig:
+    """Sizes of the denoiser, its control branch and the encoder of views."""
+
+    block_out_channels: tuple[int, ...] = (64, 96, 160)
+    attention_head_dim: tuple[int, ...] = (1, 2, 2)
+    control_channels: tuple[int, ...] = (32, 48, 80)
+    layers_per_block: int = 1
+    norm_num_groups: int = 16
+    token_dim: int = 128
+    vector_dim: int = 256
+    dim: int = 64
+    """Features of what is found around."""
+
+
+@config
+class PanoramaCodecConfig:
+    """The patch codec, fitted on the training panoramas."""
+
+    patch: int = 8
+    latent_channels: int = 16
+    whitening: float = 0.5
+    gamma: float = 1.0
+    fit_images: int = 1200
+
+
+@config
+class PanoramaConfig:
+    """Everything that tells one run from another."""
+
+    data: str = "runs/panoramas/train-*.parquet"
+    out: Path = Path("runs/panorama_nano")
+    start_from: Path | None = None
+    """A weights folder of an earlier run to go on from."""
+    height: int = 128
+    width: int = 512
+    drop_satellite: float = 0.15
+    """Probability that a target is told no satellite image."""
+    keep_depth: float = 0.1
+    """Probability that it is told its depths."""
+    time_mean: float = 0.6
+    """Centre of the normal law whose sigmoid is the share of noise."""
+    time_sd: float = 1.6
+    sampler_shift: float = 1.5
+    panel_rows: int = 6
+    network: PanoramaNetworkConfig = field(default_factory=PanoramaNetworkConfig)
+    codec: PanoramaCodecConfig = field(default_factory=PanoramaCodecConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("drop_satellite", "keep_depth"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is no probability (give 0 to 1)")
+
+
+class PanoramaModel(nn.Module):
+    """A training step as a forward pass, so that every wrapper of Accelerate sees it."""
+
+    def __init__(self, pipeline: PanoramaPipeline, cfg: PanoramaConfig) -> None:
+        super().__init__()
+        self.denoiser, self.views, self.codec = pipeline.denoiser, pipeline.views, pipeline.codec
+        self.cfg = cfg
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Noise a batch, predict its velocity, compare; see ``train_geosynth``."""
+        images = signal(batch["image"])
+        with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+            x0 = self.codec.encode(images)
+        guide = self.views(self.given(batch))
+        noise = torch.randn_like(x0)
+        share = torch.sigmoid(
+            self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
+        )
+        mix = share[:, None, None, None]
+        predicted = self.denoiser((1 - mix) * x0 + mix * noise, 1000 * share, guide)
+        return {"loss": F.mse_loss(predicted.float(), noise - x0)}
+
+    def given(self, batch: dict[str, Tensor]) -> Surroundings:
+        """Leave out some of what is there: none to all panoramas, the satellite image, depths."""
+        around = surroundings(batch)
+        count, slots = around.valid.shape
+        device = around.valid.device
+        most = torch.randint(0, slots + 1, (count, 1), device=device)
+        valid = around.valid & (torch.arange(slots, device=device) < most)
+        keep = torch.rand(count, device=device) >= self.cfg.drop_satellite
+        told = torch.rand(count, device=device) < self.cfg.keep_depth
+        return replace(
+            around,
+            valid=valid,
+            has_satellite=around.has_satellite & keep,
+            has_depth=around.has_depth & told,
+        )
+
+
+class PanoramaTask:
+    """Model, data and panels of a run."""
+
+    def __init__(self, cfg: PanoramaConfig) -> None:
+        torch.manual_seed(cfg.loop.seed)
+        self.cfg = cfg
+        self.dataset = PanoramaDataset(read_sets(list_files(cfg.data)))
+        self.pipeline = self._build()
+        self.model = PanoramaModel(self.pipeline, cfg).train()
+
+    def _build(self) -> PanoramaPipeline:
+        cfg, net = self.cfg, self.cfg.network
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
+        if cfg.start_from is not None:
+            parts = {
+                name: load_part(PARTS[name], cfg.start_from / name) for name in (*LEARNT, "codec")
+            }
+            return PanoramaPipeline(**parts, scheduler=scheduler)
+        codec = self._fitted()
+        channels = cfg.codec.latent_channels
+        unet = build_unet(
+            latent_channels=channels,
+            latent_size=(cfg.height // codec.patch, cfg.width // codec.patch),
+            sizes={
+                "block_out_channels": net.block_out_channels,
+                "attention_head_dim": net.attention_head_dim,
+                "layers_per_block": net.layers_per_block,
+                "norm_num_groups": net.norm_num_groups,
+                "cross_attention_dim": net.token_dim,
+                "vector_dim": net.vector_dim,
+            },
+        )
+        levels = (net.dim,) * len(net.block_out_channels)
+        control = ViewControlNet(
+            in_channels=channels,
+            block_out_channels=net.control_channels,
+            residual_channels=net.block_out_channels,
+            attention_head_dim=(1,) * len(net.control_channels),
+            layers_per_block=net.layers_per_block,
+            cross_attention_dim=net.token_dim,
+            norm_num_groups=net.norm_num_groups,
+            vector_dim=net.vector_dim,
+            level_dims=levels,
+            down_block_types=tuple(unet.config["down_block_types"]),
+        )
+        views = MixedViewEncoder(
+            height=cfg.height,
+            width=cfg.width,
+            patch=codec.patch,
+            dim=net.dim,
+            token_dim=net.token_dim,
+            vector_dim=net.vector_dim,
+            level_dims=levels,
+        )
+        return PanoramaPipeline(unet, control, views, codec, scheduler)
+
+    def _fitted(self) -> PatchCodec:
+        """Fit the codec on panoramas spread over the sets."""
+        cfg = self.cfg.codec
+        chosen = np.linspace(0, len(self.dataset) - 1, min(cfg.fit_images, len(self.dataset)))
+        images = [self.dataset.target(int(index)) for index in chosen]
+        return PatchCodec.fit(
+            np.stack(images),
+            patch=cfg.patch,
+            latent_channels=cfg.latent_channels,
+            whitening=cfg.whitening,
+            gamma=cfg.gamma,
+        )
+
+    def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """Yield batches; the order depends on the seed and the position alone."""
+        return counted_batches(self.dataset, self.cfg.loop, start, rank, world_size)
+
+    def panel(self, path: Path) -> None:
+        """Draw fixed places with fixed seeds: nearest, drawn with 0, 1 and 3 panoramas, real."""
+        count = min(self.cfg.panel_rows, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int).tolist()
+        batch = torch.utils.data.default_collate([self.dataset[index, 0] for index in chosen])
+        around = surroundings(batch)
+        slots = torch.arange(around.valid.shape[1])
+        drawn = [
+            self.pipeline(
+                replace(
+                    around,
+                    valid=around.valid & (slots < views),
+                    has_depth=torch.zeros_like(around.has_depth),
+                ),
+                seeds=chosen,
+            ).images
+            for views in (0, 1, 3)
+        ]
+        columns = [batch["panoramas"][:, 0].numpy(), *drawn, batch["image"].numpy()]
+        sheet = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(sheet).save(path)
+        self.model.train()
+
+    def export(self, folder: Path) -> None:
+        """Save the weights as a pipeline folder."""
+        self.pipeline.save_pretrained(folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the configuration, build the task, train."""
+    run_recipe(argv, __doc__, partial(load_config, PanoramaConfig), PanoramaTask)
+
+
+if __name__ == "__main__":
+    main()
