@@ -115,6 +115,8 @@ def _places(world: World, split: str, rng: np.random.Generator) -> list[Location
         heights = world.elevation.at(around_lat, around_lon)
         if not _in_split(here, split) or (heights > 0).mean() < 0.3:
             continue
+        if not world.mosaic.covers(here, SATELLITE_PX):
+            continue
         if rng.uniform() < np.clip(heights.std() / 300, 0.1, 1):
             break
     places = [here]

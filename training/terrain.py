@@ -154,6 +154,19 @@ class Mosaic:
         row, col = self.pixels(lat, lon)
         return _bilinear(self.rgb, row - 0.5, col - 0.5) / 255
 
+    def covers(self, place: Location, size: int) -> bool:
+        """Tell whether every tile that a square of ``size`` pixels around a place touches is there.
+
+        Open sea is filled with one colour, whose edge against real tiles would be seen.
+        """
+        row, col = (float(part) for part in self.pixels(np.array(place.lat), np.array(place.lon)))
+        top, left = (math.floor((part - size / 2) / TILE_PX) for part in (row, col))
+        bottom, right = (math.floor((part + size / 2) / TILE_PX) for part in (row, col))
+        rows, cols = self.covered.shape
+        if top < 0 or left < 0 or bottom >= rows or right >= cols:
+            return False
+        return bool(self.covered[top : bottom + 1, left : right + 1].all())
+
     def crop(self, place: Location, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """Cut a square whose middle is exactly at a place, interpolated between the pixels."""
         row, col = self.pixels(np.array(place.lat), np.array(place.lon))

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 if __name__ == "__main__":  # run as a script: import from the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -76,6 +77,10 @@ class PanoramaConfig:
     """A weights folder of an earlier run to go on from."""
     height: int = 128
     width: int = 512
+    stage: Literal["draft", "joint"] = "joint"
+    """``draft`` learns what can be looked up, without the denoiser; ``joint`` goes on with both."""
+    draft_weight: float = 1.0
+    """Weight of the draft's error beside the denoiser's."""
     drop_satellite: float = 0.15
     """Probability that a target is told no satellite image."""
     keep_depth: float = 0.1
@@ -109,13 +114,19 @@ class PanoramaModel(nn.Module):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.codec.encode(images)
         guide = self.views(self.given(batch))
+        draft = self.codec.encode(guide.draft.float()) + guide.correction.float()
+        apart = F.mse_loss(draft, x0)
+        if self.cfg.stage == "draft":
+            return {"loss": apart}
+        rest = (x0 - draft.detach()) / self.views.spread[:, None, None]
         noise = torch.randn_like(x0)
         share = torch.sigmoid(
             self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
         )
         mix = share[:, None, None, None]
-        predicted = self.denoiser((1 - mix) * x0 + mix * noise, 1000 * share, guide)
-        return {"loss": F.mse_loss(predicted.float(), noise - x0)}
+        predicted = self.denoiser((1 - mix) * rest + mix * noise, 1000 * share, guide)
+        drawn = F.mse_loss(predicted.float(), noise - rest)
+        return {"loss": drawn + self.cfg.draft_weight * apart, "drawn": drawn, "draft": apart}
 
     def given(self, batch: dict[str, Tensor]) -> Surroundings:
         """Leave out some of what is there: none to all panoramas, the satellite image, depths."""
@@ -143,6 +154,25 @@ class PanoramaTask:
         self.dataset = PanoramaDataset(read_sets(list_files(cfg.data)))
         self.pipeline = self._build()
         self.model = PanoramaModel(self.pipeline, cfg).train()
+        if cfg.stage == "draft":
+            self.model.denoiser.requires_grad_(False)
+        else:
+            self._measure_spread()
+
+    @torch.no_grad()
+    def _measure_spread(self, samples: int = 96) -> None:
+        """Find how far the truth lies from the draft, the inputs being dropped as in training."""
+        count = min(samples, len(self.dataset))
+        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int).tolist()
+        apart = []
+        for first in range(0, count, 8):
+            items = [self.dataset[index, 0] for index in chosen[first : first + 8]]
+            batch = torch.utils.data.default_collate(items)
+            guide = self.pipeline.views(self.model.given(batch))
+            codec = self.pipeline.codec
+            apart.append(codec.encode(signal(batch["image"])) - codec.encode(guide.draft))
+            apart[-1] -= guide.correction
+        self.pipeline.views.spread.copy_(torch.cat(apart).std((0, 2, 3)))
 
     def _build(self) -> PanoramaPipeline:
         cfg, net = self.cfg, self.cfg.network
@@ -187,6 +217,7 @@ class PanoramaTask:
             token_dim=net.token_dim,
             vector_dim=net.vector_dim,
             level_dims=levels,
+            latent_channels=channels,
         )
         return PanoramaPipeline(unet, control, views, codec, scheduler)
 

@@ -129,6 +129,8 @@ class PanoramaPipeline:
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(seed) for seed in seeds]).to(self.device)
         guides = _Guides(self.views, around)
+        guide = guides[guides.given]
+        draft = self.codec.encode(guide.draft) + guide.correction
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         for i, t in enumerate(scheduler.timesteps):
@@ -138,12 +140,17 @@ class PanoramaPipeline:
             velocity = guided(evaluate, guidance.terms(guides.given, float(t) / 1000))
             if on_step is not None and i + 1 < num_inference_steps:
                 clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
-                on_step(i + 1, num_inference_steps, to_bytes(self.codec.decode(clean))[0])
+                preview = to_bytes(self._decoded(clean, draft[:1]))[0]
+                on_step(i + 1, num_inference_steps, preview)
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
-        images = to_bytes(self.codec.decode(x))
+        images = to_bytes(self._decoded(x, draft))
         if on_step is not None:
             on_step(num_inference_steps, num_inference_steps, images[0])
-        return Drawn(images, guides[guides.given])
+        return Drawn(images, guide)
+
+    def _decoded(self, rest: Tensor, draft: Tensor) -> Tensor:
+        """Add what was drawn to the draft, and turn it into pixels in [-1, 1]."""
+        return self.codec.decode(draft + rest * self.views.spread[:, None, None])
 
     def _evaluate(
         self, guides: "_Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
