@@ -1,6 +1,6 @@
-"""Sets of panoramas for learning and measuring, drawn by :mod:`training.terrain`, as Parquet.
+r"""Sets of panoramas for learning and measuring, drawn by :mod:`training.terrain`, as Parquet.
 
-    python -m training.panorama_sets --dem DEM.png --dem-bounds 0,30,50,50 --dem-offset 500 \\
+    python -m training.panorama_sets --dem DEM.png --dem-bounds 0,30,50,50 --dem-offset 500 \
         --tiles 'DIR/*.parquet' --split train --shards 12 --out runs/panoramas
 
 A set is one place with up to five more around it, 1 to 30 km away, seen at one moment, and the
@@ -13,9 +13,10 @@ import argparse
 import io
 import json
 import math
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -60,7 +61,7 @@ class World:
 
     elevation: Elevation
     mosaic: Mosaic
-    band: Band = Band()
+    band: Band = field(default_factory=Band)
 
 
 def depth_levels(depth_m: Float[np.ndarray, "*n"]) -> UInt8[np.ndarray, "*n"]:
@@ -212,7 +213,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(argv: Sequence[str] | None) -> None:
-    global _WORLD  # noqa: PLW0603 - workers are forked with it, so that they need no copy
+    global _WORLD  # workers are forked with it, so that they need no copy
     args = _parse(argv)
     try:
         bounds = Region(*(float(part) for part in args.dem_bounds.split(",")))
@@ -225,7 +226,7 @@ def _run(argv: Sequence[str] | None) -> None:
     with ProcessPoolExecutor(args.workers, mp_context=get_context("fork")) as pool:
         for done, path in enumerate(pool.map(work, range(args.shards)), start=1):
             progress(done, args.shards)
-            print(path)
+            sys.stdout.write(f"{path}\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

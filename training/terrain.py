@@ -113,15 +113,15 @@ class Mosaic:
         """
         tiles = {}
         zooms = set()
-        for row in read_rows(list_files(pattern)):
-            box, window = row.window.bounds, row.window
+        for tile in read_rows(list_files(pattern)):
+            box, window = tile.window.bounds, tile.window
             if (
                 box.west < bounds.east
                 and box.east > bounds.west
                 and box.south < bounds.north
                 and box.north > bounds.south
             ):
-                tiles[window.row_px // TILE_PX, window.col_px // TILE_PX] = row.image
+                tiles[window.row_px // TILE_PX, window.col_px // TILE_PX] = tile.image
                 zooms.add(window.zoom)
         if len(zooms) != 1:
             raise ConfigError(
@@ -292,7 +292,7 @@ def _first_hit(
     return np.where(first == 0, steep, np.where(first >= steps, np.inf, hit))
 
 
-def _colours(  # noqa: PLR0913 - what a ray needs to know
+def _colours(
     elevation: Elevation,
     mosaic: Mosaic,
     place: Location,

@@ -18,11 +18,10 @@ class AzimuthConv2d(nn.Conv2d):
         weight: Float[Tensor, "out in_group height width"],
         bias: Float[Tensor, " out"] | None,
     ) -> Float[Tensor, "batch out new_rows new_cols"]:
-        above, beside = self.padding
-        if beside:
-            input = F.pad(input, (int(beside), int(beside), 0, 0), mode="circular")
-        padding = int(above), 0
-        return F.conv2d(input, weight, bias, self.stride, padding, self.dilation, self.groups)
+        above, beside = int(self.padding[0]), int(self.padding[1])
+        sides = (beside, beside, 0, 0)
+        wrapped = F.pad(input, sides, mode="circular") if beside else input
+        return F.conv2d(wrapped, weight, bias, self.stride, (above, 0), self.dilation, self.groups)
 
 
 def wrap_azimuth(network: nn.Module) -> nn.Module:

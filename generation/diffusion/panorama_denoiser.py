@@ -53,7 +53,7 @@ class ViewControlNet(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the sizes of a network, as its configuration lists them
         self,
         in_channels: int = 16,
         block_out_channels: tuple[int, ...] = (32, 48, 80),

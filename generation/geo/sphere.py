@@ -266,9 +266,9 @@ def on_satellite(
 
 def lookup(
     image: Float[Tensor, "batch channels rows cols"],
-    right_px: Float[Tensor, "batch *points"],
-    down_px: Float[Tensor, "batch *points"],
-) -> tuple[Float[Tensor, "batch channels *points"], Bool[Tensor, "batch *points"]]:
+    right_px: Float[Tensor, "batch ..."],
+    down_px: Float[Tensor, "batch ..."],
+) -> tuple[Float[Tensor, "batch channels ..."], Bool[Tensor, "batch ..."]]:
     """Look up points of an image by their offset from its middle, bilinear.
 
     Returns:
