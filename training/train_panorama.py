@@ -77,8 +77,9 @@ class PanoramaConfig:
     """A weights folder of an earlier run to go on from."""
     height: int = 128
     width: int = 512
-    stage: Literal["draft", "joint"] = "joint"
-    """``draft`` learns what can be looked up, without the denoiser; ``joint`` goes on with both."""
+    stage: Literal["draft", "denoiser", "joint"] = "joint"
+    """``draft`` learns what can be looked up, without the denoiser; ``denoiser`` learns the rest
+    and leaves the draft as it is; ``joint`` learns both."""
     draft_weight: float = 1.0
     """Weight of the draft's error beside the denoiser's."""
     drop_satellite: float = 0.15
@@ -126,6 +127,8 @@ class PanoramaModel(nn.Module):
         mix = share[:, None, None, None]
         predicted = self.denoiser((1 - mix) * rest + mix * noise, 1000 * share, guide)
         drawn = F.mse_loss(predicted.float(), noise - rest)
+        if self.views.held:
+            return {"loss": drawn, "draft": apart}
         return {"loss": drawn + self.cfg.draft_weight * apart, "drawn": drawn, "draft": apart}
 
     def given(self, batch: dict[str, Tensor]) -> Surroundings:
@@ -156,8 +159,10 @@ class PanoramaTask:
         self.model = PanoramaModel(self.pipeline, cfg).train()
         if cfg.stage == "draft":
             self.model.denoiser.requires_grad_(False)
-        else:
-            self._measure_spread()
+            return
+        self._measure_spread()
+        if cfg.stage == "denoiser":
+            self.pipeline.views.hold()
 
     @torch.no_grad()
     def _measure_spread(self, samples: int = 96) -> None:

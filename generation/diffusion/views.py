@@ -37,6 +37,7 @@ from torch.nn import functional as F
 
 from generation.diffusion.azimuth import conv3
 from generation.diffusion.view_attention import (
+    FARTHEST_M,
     GlobalAttention,
     LocalGeospatialAttention,
     Patches,
@@ -45,22 +46,16 @@ from generation.diffusion.view_attention import (
     SatelliteProfile,
     Slots,
     ViewScore,
+    geometry_planes,
+    masked_mean,
+    on_ground,
     refined,
     to_one,
 )
-from generation.geo.sphere import (
-    Band,
-    ground_distance_m,
-    lookup,
-    on_satellite,
-    sample,
-    seen_from,
-)
+from generation.geo.sphere import Band, ground_distance_m, sample, seen_from
 
 _GROUND = 0.0
 """Stands for the smooth ground below the eye in a list of distances."""
-_FARTHEST_M = 120e3
-"""Where rays to the smooth ground are ended."""
 _FILL = -1e4
 """Logit of what is not there."""
 
@@ -110,6 +105,20 @@ class Guide:
     """How much each part of the satellite image was let through, 0 to 1."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Looked:
+    """What was looked up, before it is told to the denoiser."""
+
+    cells: Float[Tensor, "batch dim rows cols"]
+    draft: Float[Tensor, "batch 3 height width"]
+    pooled: Float[Tensor, "batch views tokens dim"]
+    overhead: Float[Tensor, "batch dim orows ocols"]
+    view_weights: Float[Tensor, "batch views rows cols"]
+    satellite_weight: Float[Tensor, "batch rows cols"]
+    local: Float[Tensor, "batch views rows cols"]
+    gate: Float[Tensor, "batch side side"]
+
+
 class MixedViewEncoder(ModelMixin, ConfigMixin):
     """Panoramas and a satellite image around a place -> tokens, a draft and maps for its panorama.
 
@@ -117,7 +126,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the sizes of a network, as its configuration lists them
         self,
         height: int = 128,
         width: int = 512,
@@ -173,11 +182,23 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         self.correction = conv3(dim, latent_channels)
         nn.init.zeros_(self.correction.weight)
         self.to_level = conv3(dim, level_dims[0])
-        self.down = nn.ModuleList(
-            conv3(a, b, stride=2) for a, b in pairwise(level_dims)
-        )
+        self.down = nn.ModuleList(conv3(a, b, stride=2) for a, b in pairwise(level_dims))
+        self.held = False
+        """Whether the draft has been learnt and stays as it is in training."""
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(latent_channels))
+
+    def hold(self) -> None:
+        """Keep the draft as it is from now on; what the denoiser is told of it still learns."""
+        self.held = True
+        self.requires_grad_(False)
+        for part in (
+            *(self.to_level, self.down, self.to_tokens, self.overhead_tokens),
+            *(self.view_vector, self.overhead_vector),
+        ):
+            part.requires_grad_(True)
+        self.null_token.requires_grad_(True)
+        self.null_vector.requires_grad_(True)
 
     def forward(self, around: Surroundings, heading_deg: float = 0.0) -> Guide:
         """Look around.
@@ -187,6 +208,31 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
             heading_deg: Where the middle of the target looks.
         """
         around = _blanked(around)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.held):
+            looked = self._look(around, heading_deg)
+            correction = self.correction(F.silu(looked.cells))
+        levels = [self.to_level(F.silu(looked.cells))]
+        for layer in self.down:
+            levels.append(layer(F.silu(levels[-1])))
+        tokens, mask = self._tokens(looked.pooled, around, looked.overhead)
+        seen = masked_mean(looked.pooled.mean(2), around.valid)
+        vector = self.null_vector + self.view_vector(seen) * around.valid.any(1, keepdim=True)
+        below = self.overhead_vector(looked.overhead.mean((2, 3)))
+        return Guide(
+            tokens=tokens,
+            mask=mask,
+            vector=vector + below * around.has_satellite[:, None],
+            draft=looked.draft,
+            correction=correction,
+            levels=levels,
+            view_weights=looked.view_weights,
+            satellite_weight=looked.satellite_weight,
+            local=looked.local,
+            overhead=looked.gate,
+        )
+
+    def _look(self, around: Surroundings, heading_deg: float) -> "_Looked":
+        """Weigh what is there, look it up in the target's directions, and make the draft."""
         valid = around.valid
         slots = Slots(valid)
         overhead = self._overhead(around)
@@ -194,11 +240,11 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         panoramas = slots.take(around.panoramas)
         offset_m = slots.take(around.offset_m)
         attention, pooled = self.local(
-            self.view_stem(panoramas), self._planes(offset_m), centre[slots.owner]
+            self.view_stem(panoramas), geometry_planes(offset_m, self.grid), centre[slots.owner]
         )
         focus = to_one(attention.mean(1))
         dense = slots.put(pooled)  # (batch, views, tokens, dim)
-        seen = _masked_mean(dense.mean(2), valid)
+        seen = masked_mean(dense.mean(2), valid)
         gate = self.overhead_gate(seen, valid.any(1))
         found, scores, shown = self._found(slots, panoramas, offset_m, focus, centre, heading_deg)
         ground, profile, lit, below = self._satellite(around, gate, heading_deg)
@@ -217,12 +263,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         picked = (slots.take(chosen)[:, :, None] * found).sum(1)
         mixed = slots.add_up(picked) + share[:, -2:-1] * ground
         mixed = mixed + share[:, -1:] * self.null_found[:, None, None]
-        vector = self.view_vector(seen) * valid.any(1, keepdim=True)
-        lights = self.overhead_vector(centre) * around.has_satellite[:, None]
-        vector = vector + lights + self.null_vector
-        own, gain, shift = refined(self.colours(mixed + profile + self.rows), self.patch).chunk(
-            3, 1
-        )
+        tones = refined(self.colours(mixed + profile + self.rows), self.patch)
+        own, gain, shift = tones.chunk(3, 1)
         fine = refined(share, self.patch)
         picked = slots.take(fine[:, :-2].unflatten(1, views.shape[1:3]))
         draft = slots.add_up((picked[:, :, None] * shown).sum(1))
@@ -231,40 +273,21 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         x = self.fuse(torch.cat(parts, 1))
         for block in self.blocks:
             x = block(x)
-        correction = self.correction(F.silu(x))
-        x = self.to_level(F.silu(x))
-        levels = [x]
-        for layer in self.down:
-            levels.append(layer(F.silu(levels[-1])))
-        tokens, mask = self._tokens(dense, around, overhead)
-        return Guide(
-            tokens=tokens,
-            mask=mask,
-            vector=vector,
+        return _Looked(
+            cells=x,
             draft=draft,
-            correction=correction,
-            levels=levels,
+            pooled=dense,
+            overhead=overhead,
             view_weights=chosen.sum(2),
             satellite_weight=share[:, -2],
             local=slots.put(focus),
-            overhead=gate[:, 0],
+            gate=gate[:, 0],
         )
 
     def _overhead(self, around: Surroundings) -> Float[Tensor, "batch dim rows cols"]:
         features = self.overhead_stem(F.avg_pool2d(around.satellite, 2))
         keep = around.has_satellite[:, None, None, None]
         return torch.where(keep, features, self.null_overhead[:, None, None])
-
-    def _planes(self, offset_m: Float[Tensor, "slots 2"]) -> Float[Tensor, "slots 3 rows cols"]:
-        """Give distance, and bearing relative to each column, as planes over each panorama."""
-        east, north = offset_m.unbind(-1)
-        distance = torch.log1p(torch.hypot(east, north) / 1000) / 4
-        # Towards the target, as seen from the panorama.
-        bearing = torch.atan2(-east, -north)
-        azimuth = self.grid.azimuths_deg().to(bearing).deg2rad()
-        apart = bearing[:, None] - azimuth
-        planes = torch.stack([distance[:, None].expand_as(apart), apart.cos(), apart.sin()], 1)
-        return planes[:, :, None].expand(-1, -1, self.grid.height, -1)
 
     def _found(
         self,
@@ -274,8 +297,12 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         focus: Float[Tensor, "slots rows cols"],
         centre: Float[Tensor, "batch dim"],
         heading_deg: float,
-    ) -> tuple[Float[Tensor, "slots steps dim rows cols"], Float[Tensor, "slots steps rows cols"]]:
-        """Find what each panorama shows in the target's directions, and how much it is worth."""
+    ) -> tuple[
+        Float[Tensor, "slots steps dim rows cols"],
+        Float[Tensor, "slots steps rows cols"],
+        Float[Tensor, "slots steps 3 height width"],
+    ]:
+        """Find what each panorama shows in the target's directions, its worth, and its pixels."""
         lookups = [
             self._found_at(step, panoramas, offset_m, focus, heading_deg)
             for step in self.distances_m
@@ -333,7 +360,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
             return azimuth, elevation, torch.zeros_like(elevation), torch.full_like(elevation, 2.0)
         reach = torch.full_like(elevation, step)
         if step == _GROUND:
-            reach = ground_distance_m(elevation, self.eye_m).clamp(max=_FARTHEST_M)
+            reach = ground_distance_m(elevation, self.eye_m).clamp(max=FARTHEST_M)
         east, north = (part[:, None, None] for part in offset_m.unbind(-1))
         there = seen_from(azimuth, elevation, reach, east, north)
         ratio = ((reach / there[2]).log() / 2).clamp(-2, 2)
@@ -350,29 +377,20 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         """Bring the satellite image to the target's directions: ground, profile, where, pixels."""
         lat, gsd = around.lat_deg[:, None, None], around.gsd_m[:, None, None]
         with torch.no_grad():
-            shown, on_image = self._ground(around.satellite, self.band, lat, gsd, heading_deg)
+            shown, on_image = on_ground(
+                around.satellite, self.band, self.eye_m, lat, gsd, heading_deg
+            )
             # No ground is met over the horizon, nor known beyond the image.
             below = self.band.elevations_deg().to(shown)[:, None] < 0
             known = (on_image & below)[:, None].to(shown)
-        marks, _ = self._ground(
-            gate, self.grid, lat, gsd * (around.satellite.shape[-1] / gate.shape[-1]), heading_deg
-        )
+        coarser = gsd * (around.satellite.shape[-1] / gate.shape[-1])
+        marks, _ = on_ground(gate, self.grid, self.eye_m, lat, coarser, heading_deg)
         keep = around.has_satellite[:, None, None, None]
         ground = self.ground(torch.cat([shown * known, known], 1)) * (1 + marks)
         lit = F.avg_pool2d(known, self.patch) * keep
         profile = self.profile(around.satellite, lat, gsd, self.grid, heading_deg)
         ground, profile = torch.where(keep, ground, 0.0), torch.where(keep, profile, 0.0)
         return ground, profile, lit, shown * known
-
-    def _ground(
-        self, image: Tensor, band: Band, lat: Tensor, gsd: Tensor, heading_deg: float
-    ) -> tuple[Tensor, Tensor]:
-        """Look an image of the ground up where the rays of a band meet it."""
-        azimuth = band.azimuths_deg(heading_deg).to(image)
-        elevation = band.elevations_deg().to(image)[:, None]
-        reach = ground_distance_m(elevation, self.eye_m).clamp(max=_FARTHEST_M)
-        right, down = on_satellite(azimuth, reach, lat, gsd)
-        return lookup(image, right, down)
 
     def _tokens(
         self,
@@ -415,10 +433,3 @@ def _blanked(around: Surroundings) -> Surroundings:
         depth=torch.where(depth, around.depth, 0.0),
         has_depth=around.has_depth,
     )
-
-
-def _masked_mean(
-    values: Float[Tensor, "batch views dim"], valid: Bool[Tensor, "batch views"]
-) -> Float[Tensor, "batch dim"]:
-    weight = valid[..., None].to(values)
-    return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
