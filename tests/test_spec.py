@@ -4,7 +4,7 @@ import math
 import pytest
 
 from generation.errors import InvalidSpecError, LayoutError, MissingFileError
-from generation.spec import MAX_PROMPT, RunSpec
+from generation.spec import MAX_PROMPT, RunSpec, ViewSpec
 
 MATTERHORN = {"lat": 45.98, "lon": 7.66}
 
@@ -148,3 +148,157 @@ def test_nothing_is_pinned_without_a_file(layout):
     spec = RunSpec(**MATTERHORN, layout=layout)
     assert spec.layout_path is None
     assert spec.pinned() is spec
+
+
+PANORAMA = {"kind": "panorama", **MATTERHORN}
+NEAR = {"file": "a.jpg", "lat": 45.9, "lon": 7.7}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"heading": 400}, "heading=400 is no heading.*0 up to 360"),
+        ({"heading": math.nan}, "heading=nan is no heading"),
+        ({"heading": 360.0}, "heading=360.0"),
+        ({"heading": "east"}, "heading='east' is no number"),
+        ({"far": 1}, "far=1.*true or false"),
+        ({"satellite": ""}, "satellite=''.*auto, none, generated"),
+        ({"satellite_sha256": "0" * 64}, "satellite_sha256.*only a file has one"),
+        ({"satellite_guidance": 21.0}, "satellite_guidance=21.0.*0 to 20"),
+        ({"views_guidance": -1.0}, "views_guidance=-1.0.*0 to 20"),
+        ({"views": 3}, "views=3.*give a list"),
+        ({"views": [3]}, "view 1: 3 is no view"),
+        ({"views": [{"lat": 1}]}, "view 1: a view without a file"),
+        ({"views": [{"file": " "}]}, r"view 1: file=' ' \(give the path"),
+        ({"views": [{**NEAR, "lat": 95}]}, "view 1: 'a.jpg': no such place: lat=95"),
+        ({"views": [{**NEAR, "lon": "7"}]}, "lon='7' is no number"),
+        ({"views": [{**NEAR, "heading": 400}]}, "view 1: 'a.jpg': heading=400 is no heading"),
+        ({"views": [{"file": "a.jpg", "lat": 45.9}]}, "only lat is given.*FILE@LAT,LON,HEADING"),
+        ({"views": [{"file": "a.jpg", "heading": 9}]}, "a heading without a place"),
+        ({"views": [{**NEAR, "sha256": "x"}]}, "sha256='x'.*64 hexadecimal"),
+        ({"views": [{**NEAR, "yaw": 1}]}, "'yaw' is no field of a view"),
+        ({"views": [NEAR] * 2}, "views 1 and 2 are the same: 'a.jpg' and 'a.jpg' at one place"),
+        ({"views": [NEAR] * 50}, "50 views are given, 20 are allowed"),
+        ({"views": [{**NEAR, "lat": 50.5}]}, "'a.jpg' stands 503 km away, 100 km.*far=true"),
+    ],
+)
+def test_each_bad_field_of_a_panorama_is_refused(changes, said):
+    with pytest.raises(InvalidSpecError, match=said) as refusal:
+        RunSpec.from_dict({**PANORAMA, **changes})
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"heading": 90}, {"views": [NEAR]}, {"satellite": "none"}, {"far": True}]
+)
+def test_only_a_panorama_has_a_heading_and_views(changes):
+    with pytest.raises(InvalidSpecError, match="only a panorama has it: give kind='panorama'"):
+        RunSpec.from_dict({**MATTERHORN, **changes})
+
+
+def test_mistakes_of_views_come_with_all_others():
+    with pytest.raises(InvalidSpecError) as refusal:
+        RunSpec.from_dict({**PANORAMA, "heading": 400, "views": [{}, {**NEAR, "lat": 99}]})
+    for word in ("heading=400", "view 1: a view without a file", "view 2: 'a.jpg'", "lat=99"):
+        assert word in str(refusal.value)
+
+
+def test_a_far_view_is_taken_when_asked_for_and_one_at_the_place_itself_always():
+    far = RunSpec.from_dict({**PANORAMA, "far": True, "views": [{**NEAR, "lat": 50.5}]})
+    assert far.views[0].place.lat == 50.5
+    here = RunSpec.from_dict({**PANORAMA, "views": [{"file": "a.jpg", **MATTERHORN}]})
+    assert here.views == (ViewSpec("a.jpg", 45.98, 7.66),)
+
+
+def test_one_file_at_two_places_is_two_views():
+    spec = RunSpec.from_dict({**PANORAMA, "views": [NEAR, {**NEAR, "lat": 45.91}]})
+    assert len(spec.views) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "view"),
+    [
+        ("a.jpg@45.98,7.66,120", ViewSpec("a.jpg", 45.98, 7.66, 120.0)),
+        ("a.jpg@-45.98,7.66", ViewSpec("a.jpg", -45.98, 7.66, 0.0)),
+        ("a@b.jpg@ 45 , 7 ", ViewSpec("a@b.jpg", 45.0, 7.0)),
+        ("me@home.jpg", ViewSpec("me@home.jpg")),
+        ("a, b.jpg", ViewSpec("a, b.jpg")),
+        ("a.jpg", ViewSpec("a.jpg")),
+    ],
+)
+def test_a_view_is_read_from_text(text, view):
+    assert ViewSpec.parse(text) == view
+    assert ViewSpec.parse(str(view)) == view
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a.jpg@45.98", "has another form.*FILE@LAT,LON,HEADING"),
+        ("a.jpg@", "has another form"),
+        ("a.jpg@45,7,1,2", "has another form"),
+        ("a.jpg@45,east", "has another form"),
+        ("a.jpg@95,7", "no such place: lat=95"),
+        ("a.jpg@45,7,400", "heading=400.0 is no heading"),
+        ("a.jpg@45,7,nan", "heading=nan is no heading"),
+        ("a.jpg@45,7,-1", "heading=-1.0 is no heading"),
+        ("@45,7", "file=''"),
+        ("", "file=''"),
+    ],
+)
+def test_a_text_that_is_no_view_is_refused(text, said):
+    with pytest.raises(InvalidSpecError, match=said):
+        ViewSpec.parse(text)
+
+
+def test_views_come_as_objects_or_as_text_between_semicolons():
+    objects = [{"file": "a.jpg", "lat": 45.9, "lon": 7.7, "heading": 90}, {"file": "b.jpg"}]
+    by_object = RunSpec.from_dict({**PANORAMA, "views": objects})
+    by_text = RunSpec.from_dict({**PANORAMA, "views": "a.jpg@45.9,7.7,90; b.jpg;"})
+    by_lines = RunSpec.from_dict({**PANORAMA, "views": ["a.jpg@45.9,7.7,90", "b.jpg"]})
+    assert by_object == by_text == by_lines
+    assert by_object.sha256() == by_text.sha256()
+    assert RunSpec.from_json(by_text.to_json()) == by_text
+    assert json.loads(by_text.to_json()) == by_text.to_dict()
+
+
+def test_a_panorama_is_drawn_by_its_own_model():
+    assert RunSpec.from_dict(PANORAMA).model == "panorama-nano"
+    assert RunSpec.from_dict({**PANORAMA, "model": "mine"}).model == "mine"
+    assert RunSpec.from_dict(MATTERHORN).model == "satellite-nano"
+
+
+def test_a_spec_without_panorama_fields_keeps_its_fingerprint():
+    spec = RunSpec(**MATTERHORN)
+    assert not {"heading", "views", "satellite", "far"} & set(spec.to_dict())
+    assert spec.sha256() == "b9fb6cbeb0663aaf42aeb415abae903a7dea671cddc82f525e693de64e936d9f"
+
+
+def test_views_and_satellite_images_are_pinned_by_their_content(tmp_path):
+    a, b, ground = (tmp_path / name for name in ("a.jpg", "b.jpg", "ground.png"))
+    for number, path in enumerate((a, b, ground)):
+        path.write_bytes(bytes([number]))
+    views = (ViewSpec(str(a), 45.9, 7.7), ViewSpec(str(b), 45.9, 7.7))
+    spec = RunSpec(**PANORAMA, model="m", views=views, satellite=str(ground)).pinned()
+    assert [len(view.sha256) for view in spec.views] == [64, 64]
+    assert spec.satellite_sha256 is not None
+    assert spec.pinned() == spec
+    ground.write_bytes(b"other")
+    with pytest.raises(InvalidSpecError, match=r"satellite='.*ground.png' has changed since"):
+        spec.pinned()
+    ground.write_bytes(bytes([2]))
+    a.write_bytes(b"other")
+    with pytest.raises(InvalidSpecError, match=r"view='.*a.jpg' has changed.*sha256=\w+, now"):
+        spec.pinned()
+    a.unlink()
+    with pytest.raises(MissingFileError, match=rf"a.jpg' is no file.*{spec.views[0].sha256}"):
+        spec.pinned()
+
+
+def test_one_panorama_under_two_names_is_found_out(tmp_path):
+    for name in ("a.jpg", "b.jpg"):
+        (tmp_path / name).write_bytes(b"same")
+    views = [{**NEAR, "file": str(tmp_path / name)} for name in ("a.jpg", "b.jpg")]
+    spec = RunSpec.from_dict({**PANORAMA, "views": views})
+    with pytest.raises(InvalidSpecError, match=r"views 1 and 2 are the same: .*a\.jpg.*b\.jpg"):
+        spec.pinned()

@@ -1,0 +1,236 @@
+"""What the fields of a RunSpec may be, and the words for those that are not."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from generation.errors import InvalidLocationError, InvalidSpecError, shown
+from generation.geo.location import Location
+from generation.geo.mercator import MAX_LAT, MAX_ZOOM, Window
+
+KINDS = ("satellite", "panorama")
+"""What can be rendered."""
+MAX_PROMPT = 2000
+"""Characters of a prompt; far more than the text encoder reads."""
+MAX_SEED = 2**63 - 1
+MAX_GUIDANCE = 20.0
+LAYOUT_WORDS = ("auto", "none")
+"""Values of ``layout`` that are not the path of a file."""
+SATELLITE_WORDS = ("auto", "none", "generated")
+"""The same of ``satellite``."""
+SILENT = "none"
+"""The value of ``sound`` that is not the path of a file."""
+PANORAMA_ONLY = (
+    *("heading", "views", "far", "satellite", "satellite_sha256"),
+    *("satellite_guidance", "views_guidance"),
+)
+"""Fields that say nothing of anything but a panorama."""
+LATLON = ("lat", "lon")
+REAL = (
+    *("text_guidance", "location_guidance", "layout_guidance", "sound_guidance"),
+    *("satellite_guidance", "views_guidance"),
+)
+"""Fields that are a guidance scale."""
+_WHOLE = {  # field: (lowest, highest, multiple of, how the bounds are told)
+    "seed": (0, MAX_SEED, 1, "0 to 2^63 - 1"),
+    "size": (64, 1024, 8, "64 to 1024, a multiple of 8"),
+    "zoom": (0, MAX_ZOOM, 1, f"0 to {MAX_ZOOM}"),
+    "steps": (1, 200, 1, "1 to 200"),
+}
+_TRUTH = ("use_location", "far")
+
+
+def refuse(wrong: list[str]) -> None:
+    """Raise what was found wrong, all in one message; an empty list is fine.
+
+    Raises:
+        InvalidSpecError: Something was.
+    """
+    if wrong:
+        raise InvalidSpecError("; ".join(wrong))
+
+
+def field_mistakes(values: Mapping[str, object]) -> list[str]:
+    """Say what is wrong with the value of each field."""
+    wrong = [
+        *_whole_mistakes(values),
+        *_real_mistakes(values),
+        *_name_mistakes(values),
+        *_text_mistakes("prompt", values["prompt"]),
+        *_text_mistakes("sound_text", values["sound_text"]),
+        *_layout_mistakes(values["layout"], values["layout_sha256"]),
+        *_sound_mistakes(values["sound"], values["sound_sha256"], values["sound_text"]),
+        *_satellite_mistakes(values["satellite"], values["satellite_sha256"]),
+        *heading_mistakes("heading", values["heading"]),
+    ]
+    wrong += [
+        f"{name}={shown(values[name])} (give true or false)"
+        for name in _TRUTH
+        if not isinstance(values[name], bool)
+    ]
+    return [*_place_mistakes(values, windowed=not wrong), *wrong]
+
+
+def kind_mistakes(values: Mapping[str, object], defaults: Mapping[str, object]) -> list[str]:
+    """Say which fields are given that only a panorama has, where something else is drawn."""
+    if values["kind"] != "satellite":
+        return []
+    return [
+        f"{name}={shown(values[name])} with kind='satellite' (only a panorama has it: give "
+        "kind='panorama', or leave it out)"
+        for name in PANORAMA_ONLY
+        if values[name] != defaults[name]
+    ]
+
+
+def heading_mistakes(name: str, value: object) -> list[str]:
+    """Say what is wrong with a heading; its name is told as it is given."""
+    heading = as_real(value)
+    if heading is not None and 0 <= heading < 360:  # which NaN is not
+        return []
+    what = "no number" if heading is None else "no heading"
+    return [f"{name}={shown(value)} is {what} (give degrees clockwise from north, 0 up to 360)"]
+
+
+def _whole_mistakes(values: Mapping[str, object]) -> list[str]:
+    wrong = []
+    for name, (low, high, multiple, allowed) in _WHOLE.items():
+        value = values[name]
+        if not isinstance(value, int) or isinstance(value, bool):
+            wrong.append(f"{name}={shown(value)} is no whole number (give {allowed})")
+        elif not low <= value <= high or value % multiple:
+            near = min(max(low, (value + multiple // 2) // multiple * multiple), high)
+            hint = f", for example {near}" if multiple > 1 else ""
+            wrong.append(f"{name}={shown(value)} is not allowed (give {allowed}{hint})")
+    return wrong
+
+
+def _real_mistakes(values: Mapping[str, object]) -> list[str]:
+    wrong = []
+    for name in REAL:
+        value = as_real(values[name])
+        if value is None:
+            wrong.append(f"{name}={shown(values[name])} is no number (give 0 to {MAX_GUIDANCE:g})")
+        elif not 0 <= value <= MAX_GUIDANCE:  # which NaN is not either
+            given = shown(values[name])
+            wrong.append(f"{name}={given} is not allowed (give 0 to {MAX_GUIDANCE:g})")
+    return wrong
+
+
+def as_real(value: object) -> float | None:
+    """Take a number as a float, anything else (also true and false) as None."""
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
+
+
+def _name_mistakes(values: Mapping[str, object]) -> list[str]:
+    wrong = []
+    if values["kind"] not in KINDS:
+        wrong.append(f"kind={shown(values['kind'])} is unknown (give {' or '.join(KINDS)})")
+    for name in ("model", "sound_model"):
+        if not is_path(values[name]):
+            given = shown(values[name])
+            wrong.append(f"{name}={given} is no name (give one that `terrascape models` lists)")
+    return wrong
+
+
+def _text_mistakes(name: str, text: object) -> list[str]:
+    if not isinstance(text, str):
+        return [f"{name}={shown(text)} is no text (give a string, it may be empty)"]
+    wrong = []
+    if "\0" in text:
+        wrong.append(
+            f"{name}={shown(text)} holds a NUL at character {text.index(chr(0)) + 1} (take it out)"
+        )
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        wrong.append(f"{name}={shown(text)} is not valid UTF-8 (save or type it as UTF-8)")
+    elif len(text) > MAX_PROMPT:
+        kept = text[MAX_PROMPT - 30 : MAX_PROMPT]
+        wrong.append(
+            f"{name} has {len(text)} characters, {MAX_PROMPT} are allowed "
+            f"(cut it here: …{shown(kept)})"
+        )
+    return wrong
+
+
+def _layout_mistakes(layout: object, sha256: object) -> list[str]:
+    if not is_path(layout):
+        return [f"layout={shown(layout)} (give auto, none or the path of a file)"]
+    return fingerprint_mistakes("layout", layout, LAYOUT_WORDS, sha256)
+
+
+def _sound_mistakes(sound: object, sha256: object, text: object) -> list[str]:
+    if not is_path(sound):
+        return [f"sound={shown(sound)} (give none or the path of a file)"]
+    if sound != SILENT and isinstance(text, str) and text.strip():
+        return [f"sound={shown(sound)} and sound_text={shown(text)} (give one of the two)"]
+    return fingerprint_mistakes("sound", sound, (SILENT,), sha256)
+
+
+def _satellite_mistakes(satellite: object, sha256: object) -> list[str]:
+    if not is_path(satellite):
+        return [
+            f"satellite={shown(satellite)} (give auto, none, generated or the path of an image)"
+        ]
+    return fingerprint_mistakes("satellite", satellite, SATELLITE_WORDS, sha256)
+
+
+def is_path(value: object) -> bool:
+    """Tell whether a value could name a file."""
+    return isinstance(value, str) and bool(value.strip()) and "\0" not in value
+
+
+def is_sha256(value: object) -> bool:
+    """Tell whether a value is a SHA-256, written in hexadecimal digits."""
+    return isinstance(value, str) and len(value) == 64 and not set(value) - set("0123456789abcdef")
+
+
+def fingerprint_mistakes(
+    name: str, value: object, words: tuple[str, ...], sha256: object
+) -> list[str]:
+    """Say what is wrong with a file's fingerprint; ``words`` are the values that name no file."""
+    if sha256 is None:
+        return []
+    if value in words:
+        return [f"{name}_sha256={shown(sha256)} with {name}={value} (only a file has one)"]
+    if not is_sha256(sha256):
+        return [f"{name}_sha256={shown(sha256)} (give 64 hexadecimal digits, or leave it out)"]
+    return []
+
+
+def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str]:
+    """Check the point and, where size and zoom are fine (``windowed``), the square around it."""
+    given = {name: values[name] for name in LATLON if values[name] is not dataclasses.MISSING}
+    wrong = [
+        f"{name}={shown(value)} is no number (give degrees)"
+        for name, value in given.items()
+        if as_real(value) is None
+    ]
+    lat, lon = as_real(values["lat"]), as_real(values["lon"])
+    if lat is None or lon is None:
+        return wrong
+    try:
+        place = Location(lat, lon)
+    except InvalidLocationError as error:
+        return [str(error)]
+    if abs(place.lat) > MAX_LAT:
+        return [
+            f"lat={place.lat:g} lies beyond the edge of the web-mercator map "
+            f"(give -{MAX_LAT:.4f} to {MAX_LAT:.4f})"
+        ]
+    zoom, size = values["zoom"], values["size"]
+    if windowed and isinstance(zoom, int) and isinstance(size, int):
+        return _window_mistakes(place, zoom, size)
+    return []
+
+
+def _window_mistakes(place: Location, zoom: int, size: int) -> list[str]:
+    try:
+        Window.around(place, zoom, size)
+    except InvalidSpecError as error:
+        return [f"lat={place.lat:g} with zoom={zoom} and size={size}: {error}"]
+    return []
