@@ -8,10 +8,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.diffusion.azimuth import AzimuthConv2d, conv3
-from generation.geo.sphere import Band, lookup, on_satellite
+from generation.geo.sphere import Band, ground_distance_m, lookup, on_satellite
 
 _PROFILE_NEAR_M, _PROFILE_FAR_M = 500.0, 60e3
 """Distances between which the satellite image is read along each azimuth."""
+FARTHEST_M = 120e3
+"""Where rays to the smooth ground are ended."""
 
 
 class LocalGeospatialAttention(nn.Module):
@@ -214,6 +216,48 @@ class Slots:
         values = values if self.real else values * 0
         total = values.new_zeros(len(self.valid), *values.shape[1:])
         return total.index_add(0, self.owner, values)
+
+
+def geometry_planes(
+    offset_m: Float[Tensor, "slots 2"], grid: Band
+) -> Float[Tensor, "slots 3 rows cols"]:
+    """Give distance, and bearing relative to each column, as planes over each panorama.
+
+    Args:
+        offset_m: How far east and north of the target each panorama stands.
+        grid: The grid of the planes; its middle looks north.
+    """
+    east, north = offset_m.unbind(-1)
+    distance = torch.log1p(torch.hypot(east, north) / 1000) / 4
+    # Towards the target, as seen from the panorama.
+    bearing = torch.atan2(-east, -north)
+    apart = bearing[:, None] - grid.azimuths_deg().to(bearing).deg2rad()
+    planes = torch.stack([distance[:, None].expand_as(apart), apart.cos(), apart.sin()], 1)
+    return planes[:, :, None].expand(-1, -1, grid.height, -1)
+
+
+def on_ground(
+    image: Float[Tensor, "batch channels side side"],
+    band: Band,
+    eye_m: float,
+    lat_deg: Float[Tensor, "batch 1 1"],
+    gsd_m: Float[Tensor, "batch 1 1"],
+    heading_deg: float,
+) -> tuple[Float[Tensor, "batch channels rows cols"], Bool[Tensor, "batch rows cols"]]:
+    """Look an image of the ground up where the rays of a band meet it; tell which fall on it."""
+    azimuth = band.azimuths_deg(heading_deg).to(image)
+    elevation = band.elevations_deg().to(image)[:, None]
+    reach = ground_distance_m(elevation, eye_m).clamp(max=FARTHEST_M)
+    right, down = on_satellite(azimuth, reach, lat_deg, gsd_m)
+    return lookup(image, right, down)
+
+
+def masked_mean(
+    values: Float[Tensor, "batch views dim"], valid: Bool[Tensor, "batch views"]
+) -> Float[Tensor, "batch dim"]:
+    """Average over the slots that hold a panorama; zero where none does."""
+    weight = valid[..., None].to(values)
+    return (values * weight).sum(1) / weight.sum(1).clamp_min(1)
 
 
 def to_one(weights: Float[Tensor, "*batch rows cols"]) -> Float[Tensor, "*batch rows cols"]:
