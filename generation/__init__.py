@@ -30,10 +30,10 @@ def load(name: str = "satellite-nano") -> Any:  # noqa: ANN401 - one pipeline cl
         MissingFileError: Its weights are not on this machine.
     """
     from generation.errors import InvalidSpecError
-    from generation.registry import find, locate
+    from generation.registry import PIPELINE_KINDS, find, locate
 
     card = find(name)
-    if card.kind != "satellite":
+    if card.kind not in PIPELINE_KINDS:
         raise InvalidSpecError(
             f"model={name!r} is of kind {card.kind!r}, which is a part of a pipeline and not one "
             f"(models that draw: {', '.join(_public('list_models')())})"
@@ -43,6 +43,10 @@ def load(name: str = "satellite-nano") -> Any:  # noqa: ANN401 - one pipeline cl
 
         return load_geosynth(card.name)
     folder = locate(name)
+    if card.kind == "panorama":
+        from generation.pipelines.panorama import PanoramaPipeline
+
+        return PanoramaPipeline.from_pretrained(folder)
     from generation.pipelines.satellite import SatellitePipeline
 
     return SatellitePipeline.from_pretrained(folder)

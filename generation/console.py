@@ -1,6 +1,7 @@
 """What every command shares: how mistakes are told, exit codes, and progress on stderr."""
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -95,6 +96,18 @@ def guarded(program: str, work: Callable[[], int | None]) -> int:
             f"{program}: this is a mistake of ours; please report the lines above", file=sys.stderr
         )
         return OURS
+
+
+def print_json(value: object) -> None:
+    """Print a value as JSON, for another program."""
+    print(json.dumps(value, indent=2))
+
+
+def tell_notes(notes: object) -> None:
+    """Tell what to know of a result, a line each, on stderr."""
+    if isinstance(notes, list | tuple):
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
 
 
 class Progress:

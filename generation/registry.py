@@ -15,7 +15,7 @@ from generation.checkpoint import PART_WEIGHTS
 from generation.errors import InvalidSpecError, MissingFileError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-PIPELINE_KINDS = ("satellite",)
+PIPELINE_KINDS = ("satellite", "panorama")
 SIMULATED = "simulated"
 SIMULATED_NOTE = (
     "what a place sounds like was learnt from clips whose places are simulated "
@@ -37,7 +37,7 @@ class ModelCard:
     name: str
     """What ``--model`` takes."""
     kind: str
-    """``satellite`` for pipelines; ``base``, ``location`` and others for their parts."""
+    """``satellite`` and ``panorama`` for pipelines; ``base`` and others for their parts."""
     summary: str
     """One sentence for people."""
     local: str
@@ -121,6 +121,14 @@ _CARDS = (
         local="satellite-nano-sound",
         licence="Apache-2.0",
         location_source=SIMULATED,
+    ),
+    ModelCard(
+        name="panorama-nano",
+        kind="panorama",
+        summary="128x512 panoramas from others nearby and a satellite image, learnt from panoramas "
+        "rendered from terrain",
+        local="panorama-nano",
+        licence="Apache-2.0",
     ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from generation.diffusion.views import Surroundings
-from generation.errors import ConfigError, MissingFileError
+from generation.errors import ConfigError, InvalidSpecError, MissingFileError
+from generation.geo.imagery import cut_square
 from generation.geo.location import Location
 from generation.geo.mercator import gsd_m, to_px
 from generation.geo.sphere import offset_m
@@ -147,23 +148,16 @@ class PanoramaDataset(Dataset[dict[str, Tensor]]):
 def crop_at(
     image: UInt8[np.ndarray, "side side 3"], centre: Location, place: Location
 ) -> UInt8[np.ndarray, "256 256 3"]:
-    """Cut the square around a place out of an image centred elsewhere, between pixels if need be."""
+    """Cut the square around a place out of an image centred elsewhere."""
     (x, y), (x0, y0) = to_px(place, _ZOOM), to_px(centre, _ZOOM)
     half = len(image) / 2
-    steps = np.arange(SATELLITE_PX) + 0.5 - SATELLITE_PX / 2 - 0.5
-    cols, rows = x - x0 + half + steps, y - y0 + half + steps
-    if min(cols[0], rows[0]) < 0 or max(cols[-1], rows[-1]) > len(image) - 1:
+    try:
+        return cut_square(image, x - x0 + half, y - y0 + half, SATELLITE_PX)
+    except InvalidSpecError:
         raise ConfigError(
             f"the satellite image of {len(image)} px around {centre} does not reach "
             f"{SATELLITE_PX} px around {place} (give larger ones)"
-        )
-    signal = image.astype(np.float32)
-    left, top = np.floor(cols).astype(int), np.floor(rows).astype(int)
-    across, down = (cols - left)[None, :, None], (rows - top)[:, None, None]
-    right, below = np.minimum(left + 1, len(image) - 1), np.minimum(top + 1, len(image) - 1)
-    upper = signal[top][:, left] * (1 - across) + signal[top][:, right] * across
-    lower = signal[below][:, left] * (1 - across) + signal[below][:, right] * across
-    return np.round(upper * (1 - down) + lower * down).astype(np.uint8)
+        ) from None
 
 
 def surroundings(batch: dict[str, Tensor]) -> Surroundings:

@@ -104,7 +104,7 @@ def _from_rows(path: Path, rows: list[Row], extra: tuple[str, ...]) -> ShapeSet:
     if len(rows) > MAX_FEATURES:
         raise _too_many(path)
     if rows:
-        _check_lon_lat(path, [shape for _, shape in rows])
+        check_lon_lat(path, [shape for _, shape in rows])
     shapes, mended = shapes_from_rows(rows)
     if not shapes:
         raise LayoutError(
@@ -117,13 +117,8 @@ def _from_rows(path: Path, rows: list[Row], extra: tuple[str, ...]) -> ShapeSet:
 
 def read_geojson(path: Path, *, repair: bool) -> ShapeSet:
     """Read GeoJSON; always longitude and latitude, as RFC 7946 says."""
-    if path.stat().st_size > MAX_JSON_BYTES:
-        raise LayoutError(
-            f"{path.name}: larger than {MAX_JSON_BYTES >> 20} MiB (cut it to the place, or convert "
-            "it to .parquet)"
-        )
     try:
-        records = _geojson_records(path)
+        records = geojson_records(path)
         return _from_records(path, records, repair=repair)
     except RecursionError:
         raise LayoutError(
@@ -132,7 +127,13 @@ def read_geojson(path: Path, *, repair: bool) -> ShapeSet:
         ) from None
 
 
-def _geojson_records(path: Path) -> list[Record]:
+def geojson_records(path: Path) -> list[Record]:
+    """Give properties and geometry of each feature; the file is not trusted."""
+    if path.stat().st_size > MAX_JSON_BYTES:
+        raise LayoutError(
+            f"{path.name}: larger than {MAX_JSON_BYTES >> 20} MiB (cut it to the place, or convert "
+            "it to .parquet)"
+        )
     data = _parse_json(path)
     _check_geojson_crs(path, data)
     records: list[Record] = []
@@ -269,7 +270,7 @@ def _from_records(
     path: Path, records: list[Record], *, repair: bool, notes: tuple[str, ...] = ()
 ) -> ShapeSet:
     """Turn features with properties into shapes; all mistakes of the file in one message."""
-    _check_lon_lat(path, [g for _, g in records if g is not None])
+    check_lon_lat(path, [g for _, g in records if g is not None])
     named = any(_layer(p) is not None for p, _ in records)
     shapes: list[MapShape] = []
     mended = skipped = 0
@@ -347,7 +348,8 @@ def _tagged(properties: Mapping[str, Any], geometry: BaseGeometry | None) -> Map
     return shapes[0] if shapes else None
 
 
-def _check_lon_lat(path: Path, geometries: list[BaseGeometry]) -> None:
+def check_lon_lat(path: Path, geometries: list[BaseGeometry]) -> None:
+    """Refuse coordinates that are no degrees."""
     points = shapely.get_coordinates(geometries)
     if not len(points):
         raise LayoutError(

@@ -143,6 +143,37 @@ class FileImagery:
         return patch
 
 
+def cut_square(
+    rgb: UInt8[np.ndarray, "height width 3"], x_px: float, y_px: float, side_px: int
+) -> UInt8[np.ndarray, "side side 3"]:
+    """Cut a square around any point of an image, between its pixels if need be (bilinear).
+
+    Args:
+        rgb: Values 0 to 255.
+        x_px: The point, in pixels right of the image's left edge.
+        y_px: In pixels below its upper edge.
+        side_px: Side of the square.
+
+    Raises:
+        InvalidSpecError: The image does not reach as far.
+    """
+    steps = np.arange(side_px) - (side_px - 1) / 2
+    cols, rows = x_px - 0.5 + steps, y_px - 0.5 + steps
+    height, width = rgb.shape[:2]
+    if min(cols[0], rows[0]) < 0 or cols[-1] > width - 1 or rows[-1] > height - 1:
+        raise InvalidSpecError(
+            f"an image of {width}x{height} px does not hold {side_px}x{side_px} px around "
+            f"({x_px:.1f}, {y_px:.1f}) (give a larger one)"
+        )
+    left, top = np.floor(cols).astype(int), np.floor(rows).astype(int)
+    across, down = (cols - left)[:, None], (rows - top)[:, None, None]
+    right, below = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    signal = rgb.astype(np.float64)
+    upper = signal[top][:, left] * (1 - across) + signal[top][:, right] * across
+    lower = signal[below][:, left] * (1 - across) + signal[below][:, right] * across
+    return np.round(upper * (1 - down) + lower * down).astype(np.uint8)
+
+
 def _on_the_map(window: Window) -> Iterator[tuple[Window, slice]]:
     """Cut a window where the map ends; give its parts on the map and their columns in it."""
     size, at = world_px(window.zoom), window.col_px

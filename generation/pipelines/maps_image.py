@@ -3,26 +3,24 @@
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from generation.errors import MissingExtraError
 from generation.geo.grid import MapGrid
 from generation.geo.layers import EmbeddedSource, ground_cover
 from generation.geo.layout import LAYERS, PALETTE
 from generation.geo.location import Location
 from generation.geo.mercator import MAX_ZOOM, Window, to_px
 from generation.media.image import png_bytes
+from generation.media.lettering import font
 from generation.pipelines.maps import SoundMap
 from generation.pipelines.maps_cache import MapCache
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageDraw import ImageDraw
-    from PIL.ImageFont import FreeTypeFont
 
 LIKELY = ("#440154", "#482878", "#3e4989", "#31688e", "#26828e", "#1f9e89", "#35b779", "#6ece58",
           "#b5de2b", "#fde725")  # fmt: skip
@@ -131,15 +129,15 @@ def map_png(
     canvas = Image.new("RGB", (total, bottom + 16 * len(print_) + 12), _PAPER)
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(heading):
-        draw.text((_MARGIN_PX, 14 + 24 * number), line, _INK, _font(18))
+        draw.text((_MARGIN_PX, 14 + 24 * number), line, _INK, font(18))
     for number, (panel, picture) in enumerate(zip(panels, pictures, strict=True)):
         left = number * across + _MARGIN_PX
-        draw.text((left, top), panel.title, _INK, _font(14))
+        draw.text((left, top), panel.title, _INK, font(14))
         canvas.paste(Image.fromarray(picture), (left, top + 24))
         _draw_degrees(draw, found.grid, (left, top + 24, width, height))
         _draw_legend(draw, canvas, panel, (left, top + height + 56, width))
     for number, line in enumerate(print_):
-        draw.text((_MARGIN_PX, bottom + 16 * number), line, _SOFT, _font(12))
+        draw.text((_MARGIN_PX, bottom + 16 * number), line, _SOFT, font(12))
     return png_bytes(np.asarray(canvas), text)
 
 
@@ -254,14 +252,14 @@ def _draw_degrees(draw: "ImageDraw", grid: MapGrid, box: tuple[int, int, int, in
     """Name the lines beside the panel; a name that would touch the one before is left out."""
     left, top, width, height = box
     meridians, parallels = _lines(grid)
-    font, until = _font(12), 0.0
+    typeface, until = font(12), 0.0
     for share, name in meridians:
-        at, half = left + share * width, font.getlength(name) / 2
+        at, half = left + share * width, typeface.getlength(name) / 2
         if at - half > until:
-            draw.text((at, top + height + 4), name, _INK, font, anchor="ma")
+            draw.text((at, top + height + 4), name, _INK, typeface, anchor="ma")
             until = at + half + 4
     for share, name in parallels:
-        draw.text((left - 4, top + share * height), name, _INK, font, anchor="rm")
+        draw.text((left - 4, top + share * height), name, _INK, typeface, anchor="rm")
 
 
 def _draw_legend(
@@ -274,32 +272,19 @@ def _draw_legend(
     ends = colour_range(panel.values)
     ramp = np.linspace(*ends, width, dtype=np.float32)[None].repeat(16, 0)
     canvas.paste(Image.fromarray(coloured(ramp, ends, panel.colours)), (left, top))
-    font, values = _font(12), np.linspace(*ends, 5).tolist()
+    typeface, values = font(12), np.linspace(*ends, 5).tolist()
     digits = max(0, 2 - int(np.floor(np.log10(ends[1] - ends[0]))))
     for number, value in enumerate(values):
         anchor = "la" if number == 0 else "ra" if number == len(values) - 1 else "ma"
         at = left + number * (width - 1) / (len(values) - 1)
-        draw.text((at, top + 20), f"{value:.{digits}f}", _INK, font, anchor=anchor)
+        draw.text((at, top + 20), f"{value:.{digits}f}", _INK, typeface, anchor=anchor)
     low, high = np.nanmin(panel.values), np.nanmax(panel.values)
     told = f"colours span 96 % of the cells; lowest {low:.{digits}f}, highest {high:.{digits}f}"
-    draw.text((left, top + 40), told, _SOFT, font)
+    draw.text((left, top + 40), told, _SOFT, typeface)
     if np.isnan(panel.values).any():
-        draw.text((left, top + 56), "pale: no imagery, no value", _SOFT, font)
+        draw.text((left, top + 56), "pale: no imagery, no value", _SOFT, typeface)
 
 
 def _wrapped(text: str, width_px: int, size: int) -> list[str]:
     """Break a text into lines that fit a width, roughly."""
     return textwrap.wrap(" ".join(text.split()), max(20, int(width_px / (size * 0.55))))
-
-
-@lru_cache
-def _font(size: int) -> "FreeTypeFont":
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise MissingExtraError(
-            "this Pillow was built without FreeType and writes no text (install the wheel: pip "
-            "install --force-reinstall pillow)"
-        )
-    return font

@@ -29,7 +29,6 @@ PARTS = {
     "codec": PatchCodec,
 }
 _INDEX = "model_index.json"
-_SCHEDULER = "scheduler/scheduler_config.json"
 _NOISE_LEVEL = 1000
 """Tells the noise of panoramas from that of satellite images of the same seed."""
 
@@ -89,7 +88,7 @@ class PanoramaPipeline:
                 "save_pretrained wrote)"
             )
         parts = {name: load_part(part, folder / name) for name, part in PARTS.items()}
-        scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / _SCHEDULER)
+        scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
         pipeline = cls(**parts, scheduler=scheduler)
         pipeline.sha256 = model_sha256(folder)
         return pipeline

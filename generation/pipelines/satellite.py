@@ -36,7 +36,7 @@ from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
 from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
 from generation.pipelines.steering import open_steering
-from generation.registry import SIMULATED, SIMULATED_NOTE, find, locate
+from generation.registry import SIMULATED, SIMULATED_NOTE, find, list_models, locate
 from generation.spec import RunSpec
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]
@@ -292,7 +292,13 @@ def open_pipeline(name: str, *, online: bool = False) -> Any:  # noqa: ANN401 - 
         name: A registered name.
         online: Whether weights may be fetched from the Hub.
     """
-    if find(name).family == "geosynth":
+    card = find(name)
+    if card.kind != "satellite":
+        raise InvalidSpecError(
+            f"model={name!r} is of kind {card.kind!r} and draws no satellite images (models that "
+            f"do: {', '.join(list_models('satellite'))})"
+        )
+    if card.family == "geosynth":
         from generation.pipelines.geosynth import load_geosynth
 
         return load_geosynth(name, online=online)

@@ -218,7 +218,7 @@ class Controls:
                 self.location_guidance = _guidance("Location", DEFAULT.location_guidance)
                 self.layout_guidance = _guidance("Layout", DEFAULT.layout_guidance)
             self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
-            self.model = gr.Dropdown(_models(), value=DEFAULT.model, label="Model")
+            self.model = gr.Dropdown(_models("satellite"), value=DEFAULT.model, label="Model")
 
     def _result(self) -> None:
         with gr.Column(elem_classes="ts-card", elem_id="ts-result"):
