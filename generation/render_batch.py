@@ -37,6 +37,7 @@ from generation.errors import (
 )
 from generation.media.artifact import Renderer, find_done, save_satellite, stem_of
 from generation.media.folder import atomic_write, output_folder
+from generation.pipelines.kinds import renderer_for
 from generation.registry import find, locate
 from generation.spec import RunSpec
 
@@ -129,7 +130,7 @@ def run_batch(
         out: Folder of the results.
         shard: Which share of the rows, ``(i, n)``.
         online: Whether layouts may come from the network.
-        renderer: What renders; by default the pipeline of satellite images.
+        renderer: What renders; by default the pipeline of each row's kind.
         fingerprint: Gives the hash of the weights with which it renders, by the model's name; by
             default that of the registered model. Asked once for each model, and only when the
             folder holds a render of a row's name.
@@ -263,7 +264,7 @@ def _do_row(
     if done is not None:
         tally.skipped += 1
         return done
-    draw = renderer or _pipeline()
+    draw = renderer or renderer_for(spec.kind)
     manifest = save_satellite(draw(spec, online=online), out)[-1]
     tally.done += 1
     if manifest.stem != stem_of(spec):
@@ -274,12 +275,6 @@ def _do_row(
             file=sys.stderr,
         )
     return manifest
-
-
-def _pipeline() -> Renderer:
-    from generation.pipelines.satellite import render
-
-    return render
 
 
 def _json_rows(path: Path) -> Iterator[tuple[str, str]]:

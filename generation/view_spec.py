@@ -190,8 +190,8 @@ def _place_mistakes(values: Mapping[str, object]) -> list[str]:
 def _twins(views: Sequence[ViewSpec]) -> list[str]:
     """Name the views that are one panorama at one place."""
     return [
-        f"views {i} and {j} are the same: {shown(a.file, None)} and {shown(b.file, None)} at one place (give "
-        "it once)"
+        f"views {i} and {j} are the same: {shown(a.file, None)} and {shown(b.file, None)} at "
+        "one place (give it once)"
         for j, b in enumerate(views, start=1)
         for i, a in enumerate(views[: j - 1], start=1)
         if _same(a, b)
@@ -216,8 +216,8 @@ def _far_ones(views: Sequence[ViewSpec], place: Sequence[float | None]) -> list[
         (view, great_circle_km(Location(lat, lon), view.place)) for view in views if view.place
     ]
     return [
-        f"view {shown(view.file, None)} stands {km:.0f} km away, {FAR_KM:g} km are allowed (is its place "
-        "right? give far=true, --far on the command line, to take it all the same)"
+        f"view {shown(view.file, None)} stands {km:.0f} km away, {FAR_KM:g} km are allowed (is "
+        "its place right? give far=true, --far on the command line, to take it all the same)"
         for view, km in distances
         if km > FAR_KM
     ]
