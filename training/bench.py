@@ -1,6 +1,7 @@
 """Time a model on this machine, beside what the machine could do at best.
 
     terrascape bench satellite [--json]
+    terrascape bench panorama [--json]
 
 Nothing heavy is imported before a measurement starts.
 """
@@ -9,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from generation.console import DONE, Parser, guarded, whole
 from generation.errors import ConfigError
@@ -38,16 +40,42 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole, metavar="N", help="threads of torch; its own choice if absent")
     add("--json", action="store_true", help="print one JSON object")
     satellite.set_defaults(run=_satellite)
+    panorama = names.add_parser(
+        "panorama",
+        help="one panorama from three others, 10 steps",
+        description="Time one panorama from three others and a satellite image, after loading.",
+    )
+    add = panorama.add_argument
+    add("--model", default="panorama-nano", help="see `terrascape models`")
+    add("--weights", type=Path, metavar="DIR", help="a folder of weights, in place of a model")
+    add("--pairs", type=whole, default=5, metavar="N", help="pairs of ours and the plain U-Net")
+    add("--threads", type=whole, metavar="N", help="threads of torch; 1 and then 2 if absent")
+    add("--json", action="store_true", help="print one JSON object")
+    panorama.set_defaults(run=_panorama)
 
 
-def _satellite(args: argparse.Namespace) -> int:
+def _check(args: argparse.Namespace) -> None:
     if not 1 <= args.pairs <= 100:
         raise ConfigError(f"--pairs {args.pairs} is out of range (1 to 100)")
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise ConfigError(f"--threads {args.threads} is out of range (1 to 1024)")
+
+
+def _satellite(args: argparse.Namespace) -> int:
+    _check(args)
     from training.bench_satellite import run, tell
 
     result = run(args.model, args.pairs, args.threads, untrained=args.untrained)
+    print(json.dumps(result, indent=2, allow_nan=False) if args.json else tell(result))
+    return DONE
+
+
+def _panorama(args: argparse.Namespace) -> int:
+    _check(args)
+    from training.bench_panorama import run, tell
+
+    threads = (1, 2) if args.threads is None else (args.threads,)
+    result = run(args.model, args.pairs, threads, weights=args.weights)
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else tell(result))
     return DONE
 

@@ -1,6 +1,7 @@
 r"""Measure a model against real data and write a report.
 
     terrascape evaluate geosynth --data 'DIR/test-*.parquet' --out report.json
+    terrascape evaluate panorama --data 'DIR/test-*.parquet' --out report.json
     python -m training.evaluate geosynth --data 'DIR/test-*.parquet' --out controls.json \
         --controls-only
 
@@ -98,6 +99,59 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add("--sheet", type=Path, metavar="FILE", help="also write the pictures, a new .png file")
     add("--seed", type=whole, default=0, metavar="N", help="chooses real tiles and shuffles")
     steering.set_defaults(run=_steering)
+    _add_panorama(kinds)
+
+
+def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    panorama = kinds.add_parser(
+        "panorama",
+        help="panoramas of unseen places",
+        description="Measure panoramas of unseen places over the number and the distance of the "
+        "panoramas given, beside copies, blends and wrong inputs.",
+    )
+    add = panorama.add_argument
+    add("--data", required=True, metavar="PATTERN", help="Parquet files of sets, or one .csv file")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--limit", type=whole, default=40, metavar="N", help="sets measured, evenly spread")
+    add("--targets", type=whole, default=1, metavar="N", help="targets in each set")
+    add("--model", default="panorama-nano", help="see `terrascape models`")
+    add("--weights", type=Path, metavar="DIR", help="a folder of weights, in place of a model")
+    add("--steps", type=whole, default=10, metavar="N", help="steps of the sampler")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses noise and intervals")
+    add("--batch", type=whole, default=8, metavar="N", help="panoramas drawn at once")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
+    panorama.set_defaults(run=_panorama)
+
+
+def _panorama(args: argparse.Namespace) -> int:
+    for file in (args.out, args.sheet):
+        if file is not None:
+            _refuse_old(file)
+    for name, least in (("limit", 2), ("targets", 1), ("steps", 1), ("seed", 0), ("batch", 1)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} {getattr(args, name)} is too few ({least} or more)")
+    from training.panorama_report import lines, measured
+
+    report, metrics, controls = measured(
+        args.data,
+        args.weights or args.model,
+        limit=args.limit,
+        targets=args.targets,
+        steps=args.steps,
+        seed=args.seed,
+        batch=args.batch,
+        sheet=args.sheet,
+    )
+    for line in lines(report):
+        _tell(line)
+    words = ["terrascape", "evaluate", "panorama", "--data", _shown(args.data)]
+    words += ["--weights", "DIR"] if args.weights else ["--model", args.model]
+    for name in ("limit", "targets", "steps", "seed", "batch"):
+        words += [f"--{name}", str(getattr(args, name))]
+    report["command"] = shlex.join([*words, "--out", args.out.name])
+    _write(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
 
 
 def _sound(args: argparse.Namespace) -> int:

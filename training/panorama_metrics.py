@@ -14,12 +14,20 @@ from generation.diffusion.codec import to_signal
 from training.metrics import Images, PerImage, lite0_weights, ssim_map
 from training.perception import StageFeatures
 
-BASES = ("psnr_db", "ssim", "lite0_distance", "seam_ratio")
+BASES = ("psnr_db", "ssim", "lite0_distance", "seam_ratio", "border_ratio")
 GROUND = "_ground"
 METRICS = (*BASES, *(f"{name}{GROUND}" for name in BASES))
-HIGHER_IS_BETTER = {"psnr_db": True, "ssim": True, "lite0_distance": False, "seam_ratio": False}
+HIGHER_IS_BETTER = {
+    "psnr_db": True,
+    "ssim": True,
+    "lite0_distance": False,
+    "seam_ratio": False,
+    "border_ratio": False,
+}
 MOST_DB = 60.0
 """Equal pictures have an infinite PSNR, of which there is no mean: they count as this much."""
+PATCH_PX = 8
+"""Side of the patches of the nano codec, and of JPEG's blocks."""
 _SSIM_EDGE = 5
 
 Ground = Bool[np.ndarray, "n height width"]
@@ -54,11 +62,13 @@ def masked_ssim(a: Images, b: Images, mask: Ground) -> PerImage:
     return np.array(rows, np.float64)
 
 
-def seam_ratio(images: Images, mask: Ground | None = None) -> PerImage:
+def seam_ratio(images: Images, mask: Ground | None = None, *, every: int = 1) -> PerImage:
     """Return how much larger the step over the edge is than that between neighbouring columns.
 
     The mean absolute difference of the first and the last column, over that of all adjacent ones.
-    Real panoramas scatter around 1, and a picture whose edges do not meet lies above.
+    A picture whose edges do not meet lies above what others do. Where pictures are made of patches
+    or were JPEG, all steps over borders are larger than those inside, and the edge is such a
+    border: only the comparison with other borders tells a seam from that.
 
     A picture of equal columns has no step anywhere, at its edge neither: its ratio is 1.
 
@@ -66,13 +76,15 @@ def seam_ratio(images: Images, mask: Ground | None = None) -> PerImage:
         images: The panoramas.
         mask: Pixels that count; steps between two of them are taken. All if absent. A panorama
             without such a step at its edge, or elsewhere, has no ratio: NaN.
+        every: Compare with each so many-th step only, those over the borders of patches.
     """
     signal = images.astype(np.float64)
     step = np.abs(signal - np.roll(signal, 1, axis=2)).mean(-1)  # column 0: over the edge
     kept = np.ones(step.shape) if mask is None else (mask & np.roll(mask, 1, axis=2)).astype(float)
     with np.errstate(invalid="ignore", divide="ignore"):
         edge = (step * kept)[:, :, 0].sum(1) / kept[:, :, 0].sum(1)
-        inside = (step * kept)[:, :, 1:].sum((1, 2)) / kept[:, :, 1:].sum((1, 2))
+        others = slice(every, None, every)
+        inside = (step * kept)[:, :, others].sum((1, 2)) / kept[:, :, others].sum((1, 2))
         ratio = edge / inside
     return np.where((edge == 0) & (inside == 0), 1.0, ratio)
 
@@ -90,7 +102,7 @@ def stage_distance(
     total = torch.zeros(len(weight))
     for p, q in zip(a, b, strict=True):
         apart = (F.normalize(p, dim=1) - F.normalize(q, dim=1)).square().sum(1)
-        cells = F.adaptive_avg_pool2d(weight, apart.shape[-2:])[:, 0]
+        cells = F.adaptive_avg_pool2d(weight, (apart.shape[-2], apart.shape[-1]))[:, 0]
         total = total + (apart * cells).sum((1, 2)) / cells.sum((1, 2))
     return total
 
@@ -112,6 +124,7 @@ class PanoramaRuler:
             psnr = np.minimum(masked_psnr(images, real, mask), MOST_DB)  # keeps a NaN
             columns += [psnr, masked_ssim(images, real, mask)]
             columns += [self.distance(images, real, mask), seam_ratio(images, mask)]
+            columns.append(seam_ratio(images, mask, every=PATCH_PX))
         return np.stack(columns, 1).astype(np.float64)
 
     @torch.inference_mode()

@@ -4,7 +4,7 @@
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
 table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
-location, prediction, sound, steering.
+location, prediction, sound, steering, panorama.
 """
 
 import argparse
@@ -211,6 +211,82 @@ def steering(report: Mapping[str, Any]) -> str:
     )
 
 
+_BESIDE_PANORAMAS = (
+    ("copy", "copy of the nearest"),
+    ("blend", "blend of three"),
+    ("satellite_only", "satellite only"),
+    ("views_only", "panoramas only"),
+    ("wrong_satellite", "wrong satellite"),
+    ("wrong_views", "wrong panoramas"),
+    ("nothing", "nothing given"),
+    ("draft", "looked up, not drawn"),
+    ("codec", "real through the codec"),
+)
+_PANORAMA_SCORES = (
+    ("PSNR, dB", "psnr_db", 2),
+    ("SSIM", "ssim", 3),
+    ("lite0 distance (lower is better)", "lite0_distance", 3),
+)
+
+
+def panorama(report: Mapping[str, Any]) -> str:
+    """Make the tables of ``terrascape evaluate panorama``: inputs, and over the distance."""
+
+    def shown(value: float | None, digits: int) -> str:
+        return "none" if value is None else f"{value:.{digits}f}"
+
+    names = [
+        (label, key + part, digits)
+        for label, key, digits in _PANORAMA_SCORES
+        for part in ("", "_ground")
+    ]
+    heads = [f"{label}{', ground' if key.endswith('_ground') else ''}" for label, key, _ in names]
+    views = report["curves"]["views"]
+    rows = [
+        (
+            f"model, {number} panorama{'s' if number != '1' else ''}",
+            *(shown(told[key]["mean"], digits) for _, key, digits in names),
+        )
+        for number, told in sorted(views.items(), key=lambda item: int(item[0]))
+    ]
+    rows += [
+        (
+            label,
+            *(shown(report["controls"].get(f"{key}_{name}"), digits) for _, key, digits in names),
+        )
+        for name, label in _BESIDE_PANORAMAS
+    ]
+    text = _rows(("given", *heads), rows) + "\n"
+    far = []
+    for bin_km, told in report["curves"]["distance"].items():
+        cells = [
+            " / ".join(
+                shown(told[kind][key]["mean"], digits)
+                for kind in ("one_view", "three_views", "copy", "blend")
+            )
+            for _, key, digits in _PANORAMA_SCORES
+        ]
+        far.append((f"{bin_km} km", str(told["one_view"]["psnr_db"]["panoramas"]), *cells))
+    far.sort(key=lambda row: float(row[0].partition("-")[0]))
+    head = ("nearest given", "targets", *(label for label, _, _ in _PANORAMA_SCORES))
+    data = report["data"]
+    seam, border = (
+        f"{shown(report['metrics'][key], 2)} (real {shown(report['controls'][f'{key}_real'], 2)})"
+        for key in ("seam_ratio", "border_ratio")
+    )
+    apart = report["heading_equivariance"]["max_abs_latents"]
+    return (
+        text
+        + _rows(head, far)
+        + (
+            "\nIn the second table: model from one / from three panoramas / copy / blend. "
+            f"{data['targets']} targets in {data['sets']} sets,\n{data['label']}, of a region that "
+            f"no training saw. Step over the edge: {seam} of all\nother steps, {border} of those "
+            f"over borders of patches. Another heading changes latents\nby at most {apart:.0e}.\n"
+        )
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -228,6 +304,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
     ),
     "sound": sound,
     "steering": steering,
+    "panorama": panorama,
 }
 
 
