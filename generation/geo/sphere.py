@@ -135,8 +135,8 @@ def destination(
 
 def sample(
     panorama: Float[Tensor, "batch channels rows cols"],
-    azimuth_deg: Float[Tensor, "batch *#points"],
-    elevation_deg: Float[Tensor, "batch *#points"],
+    azimuth_deg: Float[Tensor, "#batch *#points"],
+    elevation_deg: Float[Tensor, "#batch *#points"],
     band: Band,
     heading_deg: float = 0.0,
 ) -> Float[Tensor, "batch channels points"]:
@@ -257,11 +257,20 @@ def on_satellite(
 
     Returns:
         Pixels right of and below the middle of the image.
+
+    Source:
+        Snyder (1987), Eqs. 5-5, 5-6 and 7-2; the difference of two latitudes on the map is taken by
+        the addition theorem of the inverse hyperbolic tangent, since both are large numbers that
+        hardly differ.
     """
-    lat, lon = destination(lat_deg, torch.zeros_like(lat_deg), azimuth_deg, distance_m)
-    circle_px = EARTH_RADIUS_M * lat_deg.deg2rad().cos() / gsd_m  # pixels of one radian
-    down = lat_deg.deg2rad().tan().asinh() - lat.deg2rad().tan().asinh()
-    return lon.deg2rad() * circle_px, down * circle_px
+    lat, azimuth = lat_deg.deg2rad(), azimuth_deg.deg2rad()
+    arc = distance_m / EARTH_RADIUS_M
+    # How much the sine of the latitude falls on the way, free of cancellation.
+    fall = 2 * lat.sin() * (arc / 2).sin() ** 2 - lat.cos() * arc.sin() * azimuth.cos()
+    sine = lat.sin() - fall
+    lon = torch.atan2(azimuth.sin() * arc.sin() * lat.cos(), arc.cos() - lat.sin() * sine)
+    circle_px = EARTH_RADIUS_M * lat.cos() / gsd_m  # pixels of one radian
+    return lon * circle_px, (fall / (1 - lat.sin() * sine)).atanh() * circle_px
 
 
 def lookup(

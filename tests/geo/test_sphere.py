@@ -215,6 +215,15 @@ def test_a_point_on_the_satellite_image_is_where_the_map_has_it(lat, lon):
         assert down[k].item() == pytest.approx(y - y0, abs=1e-6)
 
 
+def test_single_precision_places_ground_to_a_small_part_of_a_pixel():
+    azimuth, distance = numbers(*range(0, 360, 15)), numbers(9e3).expand(24)
+    lat, gsd = numbers(46.0).expand(24), numbers(420.0).expand(24)
+    exact = on_satellite(azimuth, distance, lat, gsd)
+    single = on_satellite(*(value.float() for value in (azimuth, distance, lat, gsd)))
+    for a, b in zip(exact, single, strict=True):
+        assert (a - b).abs().max().item() < 2e-5
+
+
 def gsd_m_sphere(lat):
     """Ground metres of a pixel of zoom 8 on the sphere that distances are measured on."""
     return 2 * math.pi * EARTH_RADIUS_M * math.cos(math.radians(lat)) / 65536
