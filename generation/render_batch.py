@@ -35,7 +35,7 @@ from generation.errors import (
     OutputError,
     TerrascapeError,
 )
-from generation.media.artifact import Renderer, find_done, save_satellite, stem_of
+from generation.media.artifact import Renderer, find_done, save_render, stem_of
 from generation.media.folder import atomic_write, output_folder
 from generation.pipelines.kinds import renderer_for
 from generation.registry import find, locate
@@ -265,7 +265,7 @@ def _do_row(
         tally.skipped += 1
         return done
     draw = renderer or renderer_for(spec.kind)
-    manifest = save_satellite(draw(spec, online=online), out)[-1]
+    manifest = save_render(draw(spec, online=online), out)[-1]
     tally.done += 1
     if manifest.stem != stem_of(spec):
         tally.beside += 1

@@ -10,19 +10,16 @@ import numpy as np
 from jaxtyping import UInt8
 
 from generation.errors import LayoutError, MissingFileError
-from generation.geo.layout import Layout
-from generation.geo.mercator import Window
-from generation.media.artifact import (
-    Artifact,
+from generation.media.artifact import Artifact, manifest_mistakes
+from generation.media.image import read_bytes
+from generation.media.record import (
     Rendered,
     Renderer,
+    as_saved,
     encode,
     make_record,
-    manifest_mistakes,
     pixels_sha256,
 )
-from generation.media.image import read_bytes
-from generation.spec import RunSpec
 
 MAX_THREADS = 256
 CLOSE_DB = 30.0
@@ -46,22 +43,12 @@ class Verdict:
     """Where the records differ: ``name: recorded -> now``."""
 
 
-@dataclass(frozen=True)
-class Again:
-    """A render made from the saved layout, told as the original tells it."""
-
-    image: UInt8[np.ndarray, "height width 3"]
-    layout: Layout | None
-    spec: RunSpec
-    window: Window
-    provenance: dict[str, object]
-
-
 def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> Rendered:
     """Render an artefact's spec anew.
 
     A layout file that is gone or changed is replaced by the layout saved beside the artefact, and
-    so is one that came from the network, since maps change.
+    so is one that came from the network, since maps change. Views and satellite images out of files
+    must be there as they were.
 
     Args:
         artifact: What was read from disk.
@@ -70,7 +57,11 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
 
     Raises:
         LayoutError: Neither the layout nor its saved copy is there.
+        MissingFileError: A view or the satellite image of a panorama is gone.
+        InvalidSpecError: It has changed.
     """
+    if artifact.spec.kind == "panorama":
+        dataclasses.replace(artifact.spec, layout="none", layout_sha256=None).pinned()
     saved = _saved_layout(artifact)
     with _recorded_threads(artifact):
         if saved is None:
@@ -84,17 +75,15 @@ def compare(artifact: Artifact, render: Rendered) -> Verdict:
     damage = manifest_mistakes(artifact.path) if artifact.ending == ".json" else []
     if damage:
         return Verdict(False, f"not equal: {'; '.join(damage)}", None, tuple(damage))
-    pixels, record = artifact.pixels(), make_record(render)
+    pixels, record, drawn = artifact.pixels(), make_record(render), as_saved(render)
     differences = tuple(_differences(artifact.record, record))
-    if np.array_equal(pixels, render.image):
+    if np.array_equal(pixels, drawn):
         return _compare_files(artifact, render, differences)
     reason = _reason(artifact, pixels, differences)
-    if pixels.shape != render.image.shape:
-        sizes = " and ".join(
-            f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, render.image)
-        )
+    if pixels.shape != drawn.shape:
+        sizes = " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, drawn))
         return Verdict(False, f"not equal: sizes {sizes}; {reason}", None, differences)
-    psnr = psnr_db(pixels, render.image)
+    psnr = psnr_db(pixels, drawn)
     word = "close" if psnr >= CLOSE_DB else "not equal"
     return Verdict(False, f"{word}: PSNR {psnr:.1f} dB; {reason}", psnr, differences)
 
@@ -132,6 +121,8 @@ def _saved_layout(artifact: Artifact) -> Path | None:
     online = isinstance(provenance, dict) and bool(provenance.get("online"))
     if spec.layout == "none" or (spec.layout_path is None and not online):
         return None
+    if spec.kind == "panorama" and artifact.record.get("layout") is None:
+        return None  # no map was asked for
     why = "came from the network"
     if spec.layout_path is not None:
         try:
@@ -149,7 +140,7 @@ def _saved_layout(artifact: Artifact) -> Path | None:
     return saved
 
 
-def _as_recorded(render: Rendered, artifact: Artifact) -> Again:
+def _as_recorded(render: Rendered, artifact: Artifact) -> Rendered:
     """Tell a render from the saved layout as one from the original, of which it is a copy."""
     told, recorded = artifact.record.get("layout"), artifact.record.get("provenance")
     layout = render.layout
@@ -162,7 +153,7 @@ def _as_recorded(render: Rendered, artifact: Artifact) -> Again:
         )
     maker = {name: render.provenance[name] for name in _MAKER if name in render.provenance}
     provenance = {**recorded, **maker} if isinstance(recorded, dict) else render.provenance
-    return Again(render.image, layout, artifact.spec, render.window, provenance)
+    return dataclasses.replace(render, layout=layout, spec=artifact.spec, provenance=provenance)
 
 
 def _compare_files(artifact: Artifact, render: Rendered, differences: tuple[str, ...]) -> Verdict:

@@ -1,14 +1,21 @@
 """Results on disk: whole or not at all, never overwritten, with the record of their making inside.
 
-A render becomes four files that share a stem:
+A render becomes files that share a stem. A satellite image:
 
-    <stem>.png          the picture, the record as iTXt
-    <stem>.tif          the same as GeoTIFF, the record as tags
-    <stem>.layout.png   the layout it followed, if any
-    <stem>.json         the manifest: record, SHA-256 of each file, timing; written last
+    <stem>.png              the picture, the record as iTXt
+    <stem>.tif              the same as GeoTIFF, the record as tags
 
-The record depends on nothing but the spec, the model and the machine's software, so a replay can
-be compared byte by byte; what changes from run to run (seconds) stands in the manifest only.
+A panorama:
+
+    <stem>.jpg              the picture with GPano tags, the record in segments of its own
+    <stem>.front.jpg, …     what is seen ahead, to the right, behind and to the left
+    <stem>.overlay.png      which view and which part of the satellite image was used where
+    <stem>.satellite.png    the satellite image it knew, if any
+
+And both:
+
+    <stem>.layout.png       the layout it followed, if any
+    <stem>.json             the manifest: record, SHA-256 of each file, timing; written last
 """
 
 import hashlib
@@ -16,64 +23,38 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
 from generation.errors import InvalidSpecError, MissingFileError, OutputError
-from generation.geo.layout import Layout
-from generation.geo.mercator import Window
 from generation.media.folder import atomic_write, output_folder
-from generation.media.geotiff import TIFF_MAGICS, geotiff_bytes, geotiff_rgb, geotiff_tags
-from generation.media.image import PNG_MAGIC, open_rgb, png_bytes, png_text, read_bytes
+from generation.media.geotiff import TIFF_MAGICS, geotiff_rgb, geotiff_tags
+from generation.media.gpano import JPEG_MAGIC
+from generation.media.image import PNG_MAGIC, open_rgb, png_text, read_bytes
+from generation.media.panorama import panorama_texts
+from generation.media.panorama_files import PANORAMA
+from generation.media.record import (
+    FORMAT,
+    LAYOUT,
+    VOLATILE,
+    Rendered,
+    Renderer,
+    canonical,
+    encode,
+    endings,
+    make_record,
+    pixels_sha256,
+)
+from generation.media.satellite_files import PICTURES
 from generation.spec import RunSpec
 
-FORMAT = 1
-"""Version of the record's form."""
-PICTURES = (".png", ".tif")
-"""The endings of the files that hold the picture, in the order in which they are told."""
-_MANIFEST, _LAYOUT = ".json", ".layout.png"
-_VOLATILE = ("seconds",)
-"""Keys of a render's provenance that differ from run to run."""
-_XMP = (
-    '<x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
-    'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    "Iptc4xmpExt:DigitalSourceType="
-    '"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
-    "</rdf:RDF></x:xmpmeta>"
-)
-"""What photo software reads as "made by AI" (IPTC Photo Metadata Standard 2023.1)."""
+__all__ = [
+    "Artifact", "Rendered", "Renderer", "encode", "find_done", "make_record", "manifest_mistakes",
+    "pixels_sha256", "read_artifact", "read_spec", "save_render", "save_satellite", "stem_of",
+]  # fmt: skip
 
-
-@runtime_checkable
-class Rendered(Protocol):
-    """What a pipeline hands over to be saved."""
-
-    @property
-    def image(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The picture."""
-
-    @property
-    def layout(self) -> Layout | None:
-        """The layout that it followed."""
-
-    @property
-    def spec(self) -> RunSpec:
-        """What was asked for."""
-
-    @property
-    def window(self) -> Window:
-        """Where it lies."""
-
-    @property
-    def provenance(self) -> dict[str, object]:
-        """How it was made: model, hashes, versions, licences, attribution, seconds."""
-
-
-Renderer = Callable[..., Rendered]
-"""What renders, as the pipelines do: called with ``(spec, *, on_step, cancelled, online)``."""
+_MANIFEST = ".json"
 
 
 @dataclass(frozen=True)
@@ -82,15 +63,20 @@ class Artifact:
 
     path: Path
     ending: str
-    """``.png``, ``.tif`` or ``.json``."""
+    """``.png``, ``.tif``, ``.jpg`` or ``.json``."""
     spec: RunSpec
     record: dict[str, object]
 
     def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
-        """Decode the picture; for a manifest, the PNG that it names."""
+        """Decode the picture; for a manifest, the PNG or JPEG that it names."""
         if self.ending == ".tif":
             return geotiff_rgb(read_bytes(self.path))
-        return open_rgb(self.sibling(".png") if self.ending == _MANIFEST else self.path)
+        return open_rgb(self.sibling(self.picture) if self.ending == _MANIFEST else self.path)
+
+    @property
+    def picture(self) -> str:
+        """The ending of the file that is shown to people."""
+        return PANORAMA if self.spec.kind == "panorama" else PICTURES[0]
 
     def sibling(self, ending: str) -> Path:
         """Give the path of another file of the same render."""
@@ -98,13 +84,13 @@ class Artifact:
 
     def layout_file(self) -> Path | None:
         """Give the saved layout beside the file, if it is there and still the recorded one."""
-        path, layout = self.sibling(_LAYOUT), self.record.get("layout")
+        path, layout = self.sibling(LAYOUT), self.record.get("layout")
         if not isinstance(layout, dict) or not path.is_file():
             return None
         return path if pixels_sha256(open_rgb(path)) == layout.get("pixels_sha256") else None
 
 
-def save_satellite(render: Rendered, out: Path) -> list[Path]:
+def save_render(render: Rendered, out: Path) -> list[Path]:
     """Write a render's files, the manifest last; files that are already there are kept.
 
     If another process saves the same render meanwhile, its files are taken as this one's.
@@ -135,73 +121,8 @@ def save_satellite(render: Rendered, out: Path) -> list[Path]:
                     raise
 
 
-def encode(render: Rendered) -> dict[str, bytes]:
-    """Give the bytes of a render's files by ending, the manifest excepted."""
-    record, spec = make_record(render), render.spec.to_json()
-    files = {
-        ".png": png_bytes(
-            render.image,
-            {
-                "Software": "Terrascape",
-                "Synthetic": "true",
-                "RunSpec": spec,
-                "Terrascape": _canonical(record),
-                "XML:com.adobe.xmp": _XMP,
-            },
-        ),
-        ".tif": geotiff_bytes(
-            render.image,
-            render.window,
-            {
-                "TIFFTAG_SOFTWARE": "Terrascape",
-                "SYNTHETIC": "true",
-                "RUNSPEC": spec,
-                "TERRASCAPE": _canonical(record),
-            },
-        ),
-    }
-    if render.layout is not None:
-        about = {"Software": "Terrascape", "Description": "layout: a map, drawn from data"}
-        credit = {"Source": render.layout.source, "Copyright": render.layout.attribution}
-        files[_LAYOUT] = png_bytes(
-            render.layout.rgb(), about | {key: value for key, value in credit.items() if value}
-        )
-    return files
-
-
-def make_record(render: Rendered) -> dict[str, object]:
-    """Describe a render by what is the same in every replay."""
-    layout = None
-    if render.layout is not None:
-        layout = {
-            "attribution": render.layout.attribution,
-            "notes": list(render.layout.notes),
-            "pixels_sha256": pixels_sha256(render.layout.rgb()),
-            "source": render.layout.source,
-        }
-    kept = {name: value for name, value in render.provenance.items() if name not in _VOLATILE}
-    record = {
-        "format": FORMAT,
-        "synthetic": True,
-        "spec": render.spec.to_dict(),
-        "pixels_sha256": pixels_sha256(render.image),
-        "crs": "EPSG:3857",
-        "transform": list(render.window.transform),
-        "layout": layout,
-        "provenance": kept,
-    }
-    plain: dict[str, object] = json.loads(_canonical(record))  # tuples as lists, as in a file
-    return plain
-
-
-def pixels_sha256(rgb: UInt8[np.ndarray, "height width 3"]) -> str:
-    """Give the fingerprint of an image's size and pixels, however it is stored."""
-    height, width = rgb.shape[:2]
-    return hashlib.sha256(b"%d,%d;" % (height, width) + rgb.tobytes()).hexdigest()
-
-
 def read_spec(path: Path) -> RunSpec:
-    """Give the RunSpec that a .png, .tif or .json of Terrascape carries.
+    """Give the RunSpec that a .png, .tif, .jpg or .json of Terrascape carries.
 
     Raises:
         MissingFileError: There is no such file.
@@ -223,8 +144,8 @@ def read_artifact(path: Path) -> Artifact:
         spec, record = RunSpec.from_json(texts["spec"]), json.loads(texts["record"])
     except KeyError:
         raise InvalidSpecError(
-            f"{path} carries no RunSpec (give a .png, .tif or .json that `terrascape render` "
-            "wrote; a picture that was edited, converted or cut off loses what it carries)"
+            f"{path} carries no RunSpec (give a .png, .tif, .jpg or .json that `terrascape "
+            "render` wrote; a picture that was edited, converted or cut off loses what it carries)"
         ) from None
     except (InvalidSpecError, ValueError, RecursionError) as error:
         raise InvalidSpecError(f"{path}: {error}") from None
@@ -244,7 +165,7 @@ def read_artifact(path: Path) -> Artifact:
 def manifest_mistakes(path: Path) -> list[str]:
     """Compare the files of a render with its manifest; an empty list: all are there and whole.
 
-    It must list both pictures and, if the record tells of one, the layout.
+    It must list all pictures and, if the record tells of one, the layout.
 
     Raises:
         InvalidSpecError: The manifest itself cannot be read.
@@ -254,8 +175,7 @@ def manifest_mistakes(path: Path) -> list[str]:
     if not isinstance(files, dict) or not files:
         raise InvalidSpecError(f"{path} lists no files (render anew)")
     record = content.get("record")
-    layout = isinstance(record, dict) and record.get("layout") is not None
-    expected = [path.with_suffix(ending).name for ending in PICTURES + (_LAYOUT,) * layout]
+    expected = [path.with_suffix(ending).name for ending in endings(record)]
     mistakes = [f"{name} is not listed" for name in expected if name not in files]
     for name, about in files.items():
         file = path.with_name(Path(name).name)
@@ -264,6 +184,10 @@ def manifest_mistakes(path: Path) -> list[str]:
         elif not isinstance(about, dict) or _sha256(read_bytes(file)) != about.get("sha256"):
             mistakes.append(f"{file.name} has changed since it was written")
     return mistakes
+
+
+save_satellite = save_render
+"""Its name from when nothing else was rendered."""
 
 
 def find_done(
@@ -354,7 +278,7 @@ def _manifest_bytes(render: Rendered, stem: str, files: Mapping[str, bytes]) -> 
     content = {
         "synthetic": True,
         "record": make_record(render),
-        "run": {name: render.provenance[name] for name in _VOLATILE if name in render.provenance},
+        "run": {name: render.provenance[name] for name in VOLATILE if name in render.provenance},
         "files": {
             f"{stem}{ending}": {"bytes": len(data), "sha256": _sha256(data)}
             for ending, data in files.items()
@@ -371,10 +295,13 @@ def _texts(data: bytes) -> tuple[str, dict[str, str]]:
     if data.startswith(TIFF_MAGICS):
         tags = geotiff_tags(data)
         return ".tif", {"spec": tags["RUNSPEC"], "record": tags["TERRASCAPE"]}
+    if data.startswith(JPEG_MAGIC):
+        texts = panorama_texts(data)
+        return ".jpg", {"spec": texts["RunSpec"], "record": texts["Terrascape"]}
     record = _json_object(data).get("record")
     if not isinstance(record, dict):
         raise KeyError("record")
-    return _MANIFEST, {"spec": _canonical(record["spec"]), "record": _canonical(record)}
+    return _MANIFEST, {"spec": canonical(record["spec"]), "record": canonical(record)}
 
 
 def _json_object(data: bytes) -> dict[str, object]:
@@ -384,13 +311,10 @@ def _json_object(data: bytes) -> dict[str, object]:
         content = None
     if not isinstance(content, dict):
         raise InvalidSpecError(
-            "the file is neither a PNG nor a TIFF nor a manifest (give one that terrascape wrote)"
+            "the file is neither a PNG nor a TIFF nor a manifest, and no JPEG (give one that "
+            "terrascape wrote)"
         )
     return content
-
-
-def _canonical(value: object) -> str:
-    return json.dumps(value, sort_keys=True, allow_nan=False, separators=(",", ":"))
 
 
 def _sha256(data: bytes) -> str:

@@ -201,7 +201,7 @@ def _coverage(
 
 def _degrees(value: object) -> float:
     degrees, minutes, seconds = (float(part) for part in value)  # type: ignore[attr-defined]
-    total = degrees + minutes / 60 + seconds / 3600
+    total = (degrees * 3600 + minutes * 60 + seconds) / 3600
     if not math.isfinite(total):
         raise ValueError(value)
     return total
