@@ -42,6 +42,10 @@ def load(name: str = "satellite-nano") -> Any:  # noqa: ANN401 - one pipeline cl
         from generation.pipelines.geosynth import load_geosynth
 
         return load_geosynth(card.name)
+    if card.family == "mixed-view":
+        from generation.pipelines.panorama_sd import load_mixed_view
+
+        return load_mixed_view(card.name)
     folder = locate(name)
     if card.kind == "panorama":
         from generation.pipelines.panorama import PanoramaPipeline

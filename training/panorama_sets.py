@@ -207,6 +207,9 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--tiles", required=True, help="pattern of Parquet files of tiles")
     parser.add_argument("--split", choices=("train", "test"), default="train")
     parser.add_argument("--shards", type=whole, default=12, help=f"files of {SETS_A_SHARD} sets")
+    parser.add_argument(
+        "--height", type=whole, default=Band().height, help="rows; there are 4 columns for each"
+    )
     parser.add_argument("--workers", type=whole, default=1, help="processes")
     parser.add_argument("--out", type=Path, required=True, help="folder")
     return parser.parse_args(argv)
@@ -220,7 +223,8 @@ def _run(argv: Sequence[str] | None) -> None:
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--dem-bounds {args.dem_bounds!r} is no box (give W,S,E,N)") from error
     elevation = Elevation.open(args.dem, bounds, offset_m=args.dem_offset)
-    _WORLD = World(elevation, Mosaic.of_tiles(args.tiles, bounds))
+    band = Band(args.height, 4 * args.height)
+    _WORLD = World(elevation, Mosaic.of_tiles(args.tiles, bounds), band)
     work = partial(_shard_of_worker, args.split, args.out)
     progress = Progress("shards")
     with ProcessPoolExecutor(args.workers, mp_context=get_context("fork")) as pool:

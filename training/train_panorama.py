@@ -4,6 +4,7 @@
 
 Two processes on CPUs:   torchrun --nproc_per_node 2 training/train_panorama.py CONFIG
 loop.world_size=2. Go on: add --resume. Any field: key=value, for example loop.steps=2000.
+With ``backbone: sd21`` it is the full-size model that learns, see :mod:`training.panorama_sd`.
 
 The run leaves snapshots, metrics, panels of fixed places and seeds, and in ``weights/`` the
 averaged weights as a folder that ``terrascape render panorama`` can use. The columns of a panel:
@@ -12,7 +13,7 @@ the nearest panorama given, drawn with 0, 1 and 3 panoramas, real.
 
 import sys
 from collections.abc import Iterator
-from dataclasses import field, replace
+from dataclasses import field
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -23,12 +24,11 @@ if __name__ == "__main__":  # run as a script: import from the checkout
 import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.checkpoint import load_part
-from generation.config import config, load_config
+from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec
 from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
 from generation.diffusion.views import MixedViewEncoder, Surroundings
@@ -36,7 +36,9 @@ from generation.errors import ConfigError
 from generation.pipelines.panorama import PARTS, PanoramaPipeline
 from training.data import counted_batches, list_files
 from training.panorama_data import PanoramaDataset, read_sets, signal, surroundings
-from training.trainer import LoopConfig, run_recipe
+from training.panorama_inputs import leave_out, save_panel
+from training.panorama_sd import PanoramaSdConfig, PanoramaSdTask
+from training.trainer import LoopConfig, Task, run_recipe
 
 LEARNT = ("unet", "control", "views")
 
@@ -71,6 +73,7 @@ class PanoramaCodecConfig:
 class PanoramaConfig:
     """Everything that tells one run from another."""
 
+    backbone: Literal["nano"] = "nano"
     data: str = "runs/panoramas/train-*.parquet"
     out: Path = Path("runs/panorama_nano")
     start_from: Path | None = None
@@ -133,18 +136,10 @@ class PanoramaModel(nn.Module):
 
     def given(self, batch: dict[str, Tensor]) -> Surroundings:
         """Leave out some of what is there: none to all panoramas, the satellite image, depths."""
-        around = surroundings(batch)
-        count, slots = around.valid.shape
-        device = around.valid.device
-        most = torch.randint(0, slots + 1, (count, 1), device=device)
-        valid = around.valid & (torch.arange(slots, device=device) < most)
-        keep = torch.rand(count, device=device) >= self.cfg.drop_satellite
-        told = torch.rand(count, device=device) < self.cfg.keep_depth
-        return replace(
-            around,
-            valid=valid,
-            has_satellite=around.has_satellite & keep,
-            has_depth=around.has_depth & told,
+        return leave_out(
+            surroundings(batch),
+            drop_satellite=self.cfg.drop_satellite,
+            keep_depth=self.cfg.keep_depth,
         )
 
 
@@ -245,26 +240,12 @@ class PanoramaTask:
 
     def panel(self, path: Path) -> None:
         """Draw fixed places with fixed seeds: nearest, drawn with 0, 1 and 3 panoramas, real."""
-        count = min(self.cfg.panel_rows, len(self.dataset))
-        chosen = np.linspace(0, len(self.dataset) - 1, count).astype(int).tolist()
-        batch = torch.utils.data.default_collate([self.dataset[index, 0] for index in chosen])
-        around = surroundings(batch)
-        slots = torch.arange(around.valid.shape[1])
-        drawn = [
-            self.pipeline(
-                replace(
-                    around,
-                    valid=around.valid & (slots < views),
-                    has_depth=torch.zeros_like(around.has_depth),
-                ),
-                seeds=chosen,
-            ).images
-            for views in (0, 1, 3)
-        ]
-        columns = [batch["panoramas"][:, 0].numpy(), *drawn, batch["image"].numpy()]
-        sheet = np.concatenate([np.concatenate(list(column)) for column in columns], axis=1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(sheet).save(path)
+        save_panel(
+            path,
+            self.dataset,
+            self.cfg.panel_rows,
+            lambda around, seeds: self.pipeline(around, seeds=seeds).images,
+        )
         self.model.train()
 
     def export(self, folder: Path) -> None:
@@ -272,9 +253,19 @@ class PanoramaTask:
         self.pipeline.save_pretrained(folder)
 
 
+BACKBONES: dict[str, type[PanoramaConfig | PanoramaSdConfig]] = {
+    "nano": PanoramaConfig,
+    "sd21": PanoramaSdConfig,
+}
+
+
+def _task(cfg: PanoramaConfig | PanoramaSdConfig) -> Task:
+    return PanoramaTask(cfg) if isinstance(cfg, PanoramaConfig) else PanoramaSdTask(cfg)
+
+
 def main(argv: list[str] | None = None) -> None:
     """Read the configuration, build the task, train."""
-    run_recipe(argv, __doc__, partial(load_config, PanoramaConfig), PanoramaTask)
+    run_recipe(argv, __doc__, partial(load_variant, BACKBONES, "backbone"), _task)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ A panorama has no border in azimuth. Where every convolution takes the columns b
 the other one, a turned input gives a turned output, and no seam can form.
 """
 
+from diffusers.models.downsampling import Downsample2D
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,11 +25,26 @@ class AzimuthConv2d(nn.Conv2d):
         return F.conv2d(wrapped, weight, bias, self.stride, (above, 0), self.dilation, self.groups)
 
 
+class AzimuthDownsample2D(Downsample2D):
+    """The halving of autoencoders, which fills up by itself, below and on the right alone.
+
+    The column on the right is the first one here; the row below is zeros, as usual.
+    """
+
+    def forward(
+        self, hidden_states: Float[Tensor, "batch channels rows cols"]
+    ) -> Float[Tensor, "batch out half_rows half_cols"]:
+        """Halve rows and columns."""
+        wrapped = F.pad(hidden_states, (0, 1, 0, 0), mode="circular")
+        halved: Tensor = self.conv(F.pad(wrapped, (0, 0, 0, 1)))
+        return halved
+
+
 def wrap_azimuth(network: nn.Module) -> nn.Module:
     """Let every two-dimensional convolution inside a network wrap in columns.
 
-    Weights and their names stay as they are, so any trained network can be wrapped. Layers that
-    fill up by themselves, such as the asymmetric downsampling of some encoders, are not covered.
+    Weights and their names stay as they are, so any trained network can be wrapped. Of the layers
+    that fill up by themselves, diffusers' asymmetric downsampling is covered.
 
     Returns:
         The network itself.
@@ -36,6 +52,8 @@ def wrap_azimuth(network: nn.Module) -> nn.Module:
     for module in network.modules():
         if type(module) is nn.Conv2d and module.padding not in ((0, 0), "valid"):
             module.__class__ = AzimuthConv2d
+        elif type(module) is Downsample2D and module.use_conv and module.padding == 0:
+            module.__class__ = AzimuthDownsample2D
     return network
 
 

@@ -1,5 +1,6 @@
 """The denoiser of panoramas: a U-Net that wraps in azimuth, and its control branch."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers import ConfigMixin, ControlNetModel, ModelMixin, UNet2DConditionModel
@@ -56,15 +57,15 @@ class ViewControlNet(ModelMixin, ConfigMixin):
     def __init__(  # noqa: PLR0913 - the sizes of a network, as its configuration lists them
         self,
         in_channels: int = 16,
-        block_out_channels: tuple[int, ...] = (32, 48, 80),
-        residual_channels: tuple[int, ...] = (64, 96, 160),
-        attention_head_dim: tuple[int, ...] = (1, 1, 1),
+        block_out_channels: Sequence[int] = (32, 48, 80),
+        residual_channels: Sequence[int] = (64, 96, 160),
+        attention_head_dim: Sequence[int] = (1, 1, 1),
         layers_per_block: int = 1,
         cross_attention_dim: int = 128,
         norm_num_groups: int = 16,
         vector_dim: int | None = 256,
-        level_dims: tuple[int, ...] = (64, 64, 64),
-        down_block_types: tuple[str, ...] = (
+        level_dims: Sequence[int] = (64, 64, 64),
+        down_block_types: Sequence[str] = (
             "DownBlock2D",
             "CrossAttnDownBlock2D",
             "CrossAttnDownBlock2D",
@@ -192,7 +193,7 @@ def build_unet(
     )
 
 
-def _residual_widths(blocks: tuple[int, ...], layers: int) -> list[int]:
+def _residual_widths(blocks: Sequence[int], layers: int) -> list[int]:
     """List the widths of an encoder's skip connections, first to last."""
     widths = [blocks[0]]
     for number, block in enumerate(blocks):

@@ -25,6 +25,7 @@ Source:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -139,8 +140,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         vector_dim: int = 256,
         view_tokens: int = 4,
         satellite_side: int = 8,
-        distances_m: tuple[float, ...] = (math.inf, 45e3, 18e3, 7e3, _GROUND),
-        level_dims: tuple[int, ...] = (64, 64, 64),
+        distances_m: Sequence[float] = (math.inf, 45e3, 18e3, 7e3, _GROUND),
+        level_dims: Sequence[int] = (64, 64, 64),
         latent_channels: int = 16,
         num_blocks: int = 3,
     ) -> None:

@@ -29,7 +29,7 @@ PARTS = {
     "codec": PatchCodec,
 }
 _INDEX = "model_index.json"
-_NOISE_LEVEL = 1000
+NOISE_LEVEL = 1000
 """Tells the noise of panoramas from that of satellite images of the same seed."""
 
 
@@ -127,9 +127,9 @@ class PanoramaPipeline:
             raise InvalidSpecError(f"num_inference_steps={num_inference_steps} (give at least 1)")
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(seed) for seed in seeds]).to(self.device)
-        guides = _Guides(self.views, around)
+        guides = Guides(self.views, around)
         guide = guides[guides.given]
-        draft = self.codec.encode(guide.draft) + guide.correction
+        draft = self._draft(guide)
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         for i, t in enumerate(scheduler.timesteps):
@@ -147,24 +147,37 @@ class PanoramaPipeline:
             on_step(num_inference_steps, num_inference_steps, images[0])
         return Drawn(images, guide)
 
+    def _draft(self, guide: Guide) -> Float[Tensor, "batch channels rows cols"]:
+        """Give the latents of what was looked up."""
+        return self.codec.encode(guide.draft) + guide.correction
+
     def _decoded(self, rest: Tensor, draft: Tensor) -> Tensor:
         """Add what was drawn to the draft, and turn it into pixels in [-1, 1]."""
         return self.codec.decode(draft + rest * self.views.spread[:, None, None])
 
     def _evaluate(
-        self, guides: "_Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
+        self, guides: "Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
     ) -> Sequence[Tensor]:
-        return [self.denoiser(x_t, t, guides[subset]) for subset in subsets]
+        share = (t / 1000)[:, None, None, None]
+        velocities = []
+        for subset in subsets:
+            # What is drawn is the rest of the picture that the whole draft lacks; the draft of
+            # fewer inputs lacks more, by this much, and only that is what its guide is trained on.
+            more = self._draft(guides[guides.given]) - self._draft(guides[subset])
+            more = more / self.views.spread[:, None, None]
+            velocity = self.denoiser(x_t + (1 - share) * more, t, guides[subset])
+            velocities.append(velocity + more)
+        return velocities
 
     def _noise(self, seed: int) -> Float[Tensor, "1 channels rows cols"]:
         grid = self.views.grid
         channels = self.codec.config["latent_channels"]
         return position_noise(
-            seed, _NOISE_LEVEL, range(grid.height), range(grid.width), channels, period=grid.width
+            seed, NOISE_LEVEL, range(grid.height), range(grid.width), channels, period=grid.width
         )
 
 
-class _Guides:
+class Guides:
     """What a batch is told for any subset of its inputs, each computed once."""
 
     def __init__(self, views: MixedViewEncoder, around: Surroundings) -> None:
