@@ -123,7 +123,9 @@ class _Looked:
 class MixedViewEncoder(ModelMixin, ConfigMixin):
     """Panoramas and a satellite image around a place -> tokens, a draft and maps for its panorama.
 
-    The buffer ``spread`` holds how far, in each latent channel, the truth lies from the draft.
+    The buffer ``spread`` holds how far, in each latent channel, the truth lies from the draft;
+    ``detail`` is the share of what the denoiser draws that is added to it: 1 draws as much as real
+    panoramas have, less stays nearer to what is most likely.
     """
 
     @register_to_config
@@ -144,6 +146,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         level_dims: Sequence[int] = (64, 64, 64),
         latent_channels: int = 16,
         num_blocks: int = 3,
+        detail: float = 1.0,
     ) -> None:
         super().__init__()
         self.band = Band(height, width, top_deg, bottom_deg)
@@ -186,6 +189,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         self.down = nn.ModuleList(conv3(a, b, stride=2) for a, b in pairwise(level_dims))
         self.held = False
         """Whether the draft has been learnt and stays as it is in training."""
+        self.detail_share = detail
         self.spread: Tensor
         self.register_buffer("spread", torch.ones(latent_channels))
 

@@ -153,7 +153,8 @@ class PanoramaPipeline:
 
     def _decoded(self, rest: Tensor, draft: Tensor) -> Tensor:
         """Add what was drawn to the draft, and turn it into pixels in [-1, 1]."""
-        return self.codec.decode(draft + rest * self.views.spread[:, None, None])
+        spread = self.views.detail_share * self.views.spread
+        return self.codec.decode(draft + rest * spread[:, None, None])
 
     def _evaluate(
         self, guides: "Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
