@@ -123,8 +123,8 @@ def _places(world: World, split: str, rng: np.random.Generator) -> list[Location
     places = [here]
     while len(places) <= NEIGHBOURS:
         distance = 1000 * np.exp(rng.uniform(np.log(NEAREST_KM), np.log(FARTHEST_KM)))
-        lat, lon = goes_to(here, np.array(rng.uniform(0, 360)), np.array(distance))
-        there = Location(float(lat), float(lon))
+        lat, lon = goes_to(here, np.array([rng.uniform(0, 360)]), np.array([distance]))
+        there = Location(float(lat[0]), float(lon[0]))
         if _in_split(there, split):
             places.append(there)
     return places
@@ -177,7 +177,7 @@ def write_shard(world: World, split: str, out: Path, shard: int) -> Path:
     return path
 
 
-def _band(band: Band) -> dict[str, float]:
+def _band(band: Band) -> dict[str, float | int]:
     return {
         "height": band.height,
         "width": band.width,

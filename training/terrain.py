@@ -147,6 +147,10 @@ class Mosaic:
         row = (1 - np.arcsinh(np.tan(np.radians(lat))) / np.pi) / 2 * size - self.row_px
         return row, col
 
+    def _pixel(self, place: Location) -> tuple[float, float]:
+        rows, cols = self.pixels(np.array([place.lat]), np.array([place.lon]))
+        return float(rows[0]), float(cols[0])
+
     def at(
         self, lat: Float[np.ndarray, "*n"], lon: Float[np.ndarray, "*n"]
     ) -> Float[np.ndarray, "*n 3"]:
@@ -159,7 +163,7 @@ class Mosaic:
 
         Open sea is filled with one colour, whose edge against real tiles would be seen.
         """
-        row, col = (float(part) for part in self.pixels(np.array(place.lat), np.array(place.lon)))
+        row, col = self._pixel(place)
         top, left = (math.floor((part - size / 2) / TILE_PX) for part in (row, col))
         bottom, right = (math.floor((part + size / 2) / TILE_PX) for part in (row, col))
         rows, cols = self.covered.shape
@@ -169,7 +173,7 @@ class Mosaic:
 
     def crop(self, place: Location, size: int) -> UInt8[np.ndarray, "size size 3"]:
         """Cut a square whose middle is exactly at a place, interpolated between the pixels."""
-        row, col = self.pixels(np.array(place.lat), np.array(place.lon))
+        row, col = self._pixel(place)
         steps = np.arange(size) + 0.5 - size / 2
         rows, cols = np.meshgrid(row + steps, col + steps, indexing="ij")
         return np.round(_bilinear(self.rgb, rows - 0.5, cols - 0.5)).astype(np.uint8)
@@ -262,7 +266,7 @@ def render_panorama(
     # Near steps are small and grow with the distance, as the footprint of a pixel does.
     distances = np.geomspace(_NEAREST_M, REACH_M, _STEPS)
     lat, lon = goes_to(place, azimuths[:, None], distances[None])
-    altitude = float(elevation.at(np.array(place.lat), np.array(place.lon))) + eye_m
+    altitude = float(elevation.at(np.array([place.lat]), np.array([place.lon]))[0]) + eye_m
     rise = elevation.at(lat, lon) - altitude - distances**2 / (2 * _RADIUS_M)
     slopes = rise / distances  # tangents of the angles under which the ground appears
     distance = _first_hit(slopes, distances, np.tan(np.radians(elevations.astype(np.float64))))
