@@ -26,7 +26,7 @@ if TYPE_CHECKING:  # it needs torch, which reading a record must not
 
 MAX_SIZE = (16_384, 8_192)
 """Width and height of the largest panorama that is opened."""
-MIN_HEIGHT = 64
+MIN_HEIGHT = 32
 """Rows below which there is nothing to be seen."""
 GAP_DEG = 1.0
 """Elevations that may lack at an edge; the outermost row stands in for them."""
