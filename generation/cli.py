@@ -10,33 +10,32 @@ Other packages add commands through the entry-point group ``terrascape.commands`
 
 import argparse
 import dataclasses
-import json
 import os
 import platform
 import sys
 from importlib import metadata
 from pathlib import Path
 
-from generation.console import DONE, OURS, THEIRS, Parser, Progress, guarded, real, whole
+from generation.cli_render import add_render
+from generation.console import (
+    DONE,
+    OURS,
+    THEIRS,
+    Parser,
+    Progress,
+    guarded,
+    print_json,
+    real,
+    tell_notes,
+    whole,
+)
 from generation.search import add_search
-from generation.spec import RunSpec
 
 COMMANDS = "terrascape.commands"
 _PACKAGES = (
     *("terrascape", "torch", "diffusers", "transformers", "accelerate", "safetensors", "numpy"),
     *("pillow", "rasterio", "shapely", "osmnx", "gradio"),
 )
-_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
-_NUMBERS = {
-    "seed": "chooses the noise, 0 to 2^63 - 1",
-    "size": "side of the picture in pixels, 64 to 1024, a multiple of 8",
-    "steps": "steps of the sampler, 1 to 200",
-    "zoom": "web-mercator zoom level, 0 to 22; sets the scale",
-    "text_guidance": "how far the prompt is exaggerated, 0 to 20",
-    "location_guidance": "how far the location is exaggerated, 0 to 20",
-    "layout_guidance": "how far the layout is exaggerated, 0 to 20",
-    "sound_guidance": "how far the sound is exaggerated, 0 to 20",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -63,7 +62,7 @@ def build_parser(words: list[str]) -> Parser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
-        _add_render,
+        add_render,
         _add_replay,
         _add_batch,
         _add_convert,
@@ -91,72 +90,13 @@ def _add_entry_points(commands: "argparse._SubParsersAction[Parser]", wanted: st
             print(f"terrascape: no command {entry.name!r} here ({error})", file=sys.stderr)
 
 
-def _add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
-    render = commands.add_parser("render", help="draw a place", description="Draw a place.")
-    kinds = render.add_subparsers(title="kinds", metavar="KIND", required=True)
-    parser = kinds.add_parser(
-        "satellite", help="a satellite image", description="Draw a georeferenced satellite image."
-    )
-    parser.add_argument("--lat", type=real, required=True, help="degrees north")
-    parser.add_argument("--lon", type=real, required=True, help="degrees east")
-    parser.add_argument("--prompt", default="", help="what it should look like")
-    parser.add_argument("--layout", default="auto", help="auto, none, or the path of a map file")
-    parser.add_argument(
-        "--sound",
-        default=_DEFAULTS["sound"],
-        metavar="FILE",
-        help="a recording, or a GeoTIFF of a place, that it should sound like",
-    )
-    parser.add_argument("--sound-text", default="", help="what is heard there, in words")
-    parser.add_argument(
-        "--sound-model", default=_DEFAULTS["sound_model"], help="the space it is understood in"
-    )
-    for name, text in _NUMBERS.items():
-        default = _DEFAULTS[name]
-        kind = whole if isinstance(default, int) else real
-        parser.add_argument(
-            f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=text
-        )
-    parser.add_argument("--no-location", action="store_true", help="do not tell where it lies")
-    parser.add_argument("--model", default=_DEFAULTS["model"], help="see `terrascape models`")
-    parser.add_argument("--online", action="store_true", help="let the layout come from Overpass")
-    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the results")
-    parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.set_defaults(run=_render_satellite)
-
-
-def _render_satellite(args: argparse.Namespace) -> None:
-    fields = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
-    spec = RunSpec(**fields, use_location=not args.no_location).pinned()
-    from generation.media.artifact import save_satellite
-    from generation.media.folder import output_folder
-
-    with output_folder(args.out, needed_bytes=9 * spec.size**2 + 1_000_000):
-        from generation.pipelines.satellite import render
-
-        result = render(spec, on_step=Progress("step"), online=args.online)
-        paths = [str(path) for path in save_satellite(result, args.out)]
-    _tell_notes(result.provenance.get("notes"))
-    if args.json:
-        seconds = result.provenance.get("seconds")
-        _print_json({"files": paths, "spec": dataclasses.asdict(result.spec), "seconds": seconds})
-    else:
-        print(*paths, sep="\n")
-
-
-def _tell_notes(notes: object) -> None:
-    if isinstance(notes, list | tuple):
-        for note in notes:
-            print(f"note: {note}", file=sys.stderr)
-
-
 def _add_replay(commands: "argparse._SubParsersAction[Parser]") -> None:
     parser = commands.add_parser(
         "replay",
         help="make a saved render again and compare",
         description="Make a saved render again; exit code 0 only if every pixel is equal.",
     )
-    parser.add_argument("file", type=Path, help="a .png, .tif or .json that `render` wrote")
+    parser.add_argument("file", type=Path, help="a .png, .tif, .jpg or .json that `render` wrote")
     parser.add_argument("--show", action="store_true", help="only print the record of its making")
     parser.add_argument("--out", type=Path, help="save what was made again in this folder")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -168,17 +108,17 @@ def _replay(args: argparse.Namespace) -> int:
 
     artifact = read_artifact(args.file)
     if args.show:
-        _print_json(artifact.record)
+        print_json(artifact.record)
         return DONE
-    from generation.media.artifact import save_satellite
-    from generation.pipelines.satellite import render
+    from generation.media.artifact import save_render
+    from generation.pipelines.kinds import renderer_for
     from generation.replay import compare, render_again
 
-    again = render_again(artifact, render, on_step=Progress("step"))
+    again = render_again(artifact, renderer_for(artifact.spec.kind), on_step=Progress("step"))
     verdict = compare(artifact, again)
-    paths = [str(path) for path in save_satellite(again, args.out)] if args.out else []
+    paths = [str(path) for path in save_render(again, args.out)] if args.out else []
     if args.json:
-        _print_json({**dataclasses.asdict(verdict), "files": paths})
+        print_json({**dataclasses.asdict(verdict), "files": paths})
     else:
         print(verdict.text, *paths, sep="\n")
     return DONE if verdict.equal else OURS
@@ -279,11 +219,11 @@ def _map_sound(args: argparse.Namespace) -> None:
         imagery=tuple(args.imagery),
     )
     found, paths = make_sound_map(
-        request, args.out, tell=lambda text: _tell_notes([text]), on_cells=Progress("cell")
+        request, args.out, tell=lambda text: tell_notes([text]), on_cells=Progress("cell")
     )
     files = [str(path) for path in paths]
     if args.json:
-        _print_json({"files": files, "map": found.about})
+        print_json({"files": files, "map": found.about})
     else:
         print(*files, sep="\n")
 
@@ -297,7 +237,7 @@ def _add_models(commands: "argparse._SubParsersAction[Parser]") -> None:
 def _models(args: argparse.Namespace) -> None:
     models = _known_models()
     if args.json:
-        _print_json(models)
+        print_json(models)
         return
     for model in models:
         print(f"{model['name']:24} {'here' if model['here'] else 'not here':9} {model['summary']}")
@@ -333,7 +273,7 @@ def _info(args: argparse.Namespace) -> None:
         },
     }
     if args.json:
-        _print_json(about)
+        print_json(about)
         return
     for name, value in about.items():
         lines = value if isinstance(value, dict) else {"": value}
@@ -346,10 +286,6 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
-
-
-def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
 
 
 if __name__ == "__main__":

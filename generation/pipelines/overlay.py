@@ -1,7 +1,7 @@
 """A picture of where a panorama was found: which view, and which part of the satellite image.
 
-Above, the panorama in grey, tinted by its sources; below, each view as bright as it was attended
-to, and the satellite image as bright as it was let through, with the places marked.
+Above, the panorama in grey, tinted by its strongest source; below, each view as bright as it was
+attended to, and the satellite image as bright as it was let through, with the places marked.
 """
 
 import math
@@ -33,8 +33,8 @@ Source:
 """
 _INK, _SOFT, _PAPER = (20, 20, 20), (90, 90, 90), (255, 255, 255)
 _MARGIN_PX, _LINE_PX = 16, 22
-_TINT = 0.6
-"""Share of the sources' colours in the tinted panorama."""
+_TINT = 0.9
+"""Share of a source's colour where it alone gave what is seen."""
 _DARKEST = 0.3
 """Brightness of what was not attended to."""
 _COMPASS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
@@ -106,7 +106,10 @@ def overlay(
         draw.text((_MARGIN_PX, top), "no panorama was given", _SOFT, font(14))
     square = WIDTH_PX - _MARGIN_PX - wide // 2, top, wide // 2, wide // 2
     _draw_satellite(canvas, draw, sources, square)
-    print_ = "Synthetic. Bright in the lower pictures: attended to, or let through; dark: hardly."
+    print_ = (
+        "Synthetic. Above: the colour of the strongest source, deeper where it gave more. Below: "
+        "bright where attended to, or let through."
+    )
     draw.text((_MARGIN_PX, top + below + _LINE_PX // 2), print_, _SOFT, font(13))
     return np.asarray(canvas)
 
@@ -118,7 +121,7 @@ def _rgb(colour: str) -> Float[np.ndarray, " 3"]:
 def _tinted(
     panorama: UInt8[np.ndarray, "height width 3"], sources: Sources
 ) -> UInt8[np.ndarray, "height width 3"]:
-    """Lay the sources' colours over the panorama's lightness."""
+    """Lay the colour of the strongest source over the panorama's lightness, as far as it gave."""
     guide, shape = sources.guide, panorama.shape[:2]
     count = len(sources.views)
     known = torch.cat([guide.view_weights[:1, :count], guide.satellite_weight[:1, None]], 1)
@@ -134,14 +137,13 @@ def _tinted(
         factor // 2 * 2 + 1,
         stride=1,
     )
-    colours = np.stack([_rgb(c) for c in (*VIEW_COLOURS[:count], SATELLITE_COLOUR, OWN_COLOUR)])
-    tint = np.einsum("chw,cd->hwd", smooth[0].double().numpy(), colours)
-    grey = panorama @ np.array([0.299, 0.587, 0.114])
-    return (
-        np.round((1 - _TINT) * grey[..., None] + _TINT * tint * (0.4 + 0.6 * grey / 255)[..., None])
-        .clip(0, 255)
-        .astype(np.uint8)
-    )
+    share, strongest = smooth[0].max(0)
+    named = (*VIEW_COLOURS[:count], SATELLITE_COLOUR, OWN_COLOUR)
+    tint = np.stack([_rgb(colour) for colour in named])[strongest.numpy()]
+    depth = (_TINT * share.double().numpy())[..., None]
+    grey = (panorama @ np.array([0.299, 0.587, 0.114]))[..., None]
+    mixed = grey * (1 - depth) + tint * depth * (0.5 + 0.5 * grey / 255)
+    return np.round(mixed).clip(0, 255).astype(np.uint8)
 
 
 def _dimmed(

@@ -1,0 +1,189 @@
+"""``terrascape render``: draw a satellite image, a panorama, or the panoramas of a walk."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from generation.console import Parser, Progress, print_json, real, tell_notes, whole
+from generation.errors import InvalidSpecError
+from generation.spec import DEFAULT_MODELS, RunSpec
+from generation.view_spec import ViewSpec
+
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(RunSpec)}
+_SATELLITE_NUMBERS = {
+    "seed": "chooses the noise, 0 to 2^63 - 1",
+    "size": "side of the picture in pixels, 64 to 1024, a multiple of 8",
+    "steps": "steps of the sampler, 1 to 200",
+    "zoom": "web-mercator zoom level, 0 to 22; sets the scale",
+    "text_guidance": "how far the prompt is exaggerated, 0 to 20",
+    "location_guidance": "how far the location is exaggerated, 0 to 20",
+    "layout_guidance": "how far the layout is exaggerated, 0 to 20",
+    "sound_guidance": "how far the sound is exaggerated, 0 to 20",
+}
+_PANORAMA_NUMBERS = {
+    "seed": "chooses the noise, 0 to 2^63 - 1",
+    "steps": "steps of the sampler, 1 to 200",
+    "satellite_guidance": "how far the satellite image is exaggerated, 0 to 20; 0: not used",
+    "views_guidance": "how far the other panoramas are exaggerated, 0 to 20; 0: not used",
+}
+_ROOM_BYTES = 4_000_000
+"""More than the files of a panorama take."""
+
+
+def add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Declare the command."""
+    render = commands.add_parser("render", help="draw a place", description="Draw a place.")
+    kinds = render.add_subparsers(title="kinds", metavar="KIND", required=True)
+    _add_satellite(kinds)
+    _add_panorama(kinds)
+
+
+def _add_satellite(kinds: "argparse._SubParsersAction[Parser]") -> None:
+    parser = kinds.add_parser(
+        "satellite", help="a satellite image", description="Draw a georeferenced satellite image."
+    )
+    parser.add_argument("--lat", type=real, required=True, help="degrees north")
+    parser.add_argument("--lon", type=real, required=True, help="degrees east")
+    parser.add_argument("--prompt", default="", help="what it should look like")
+    parser.add_argument("--layout", default="auto", help="auto, none, or the path of a map file")
+    parser.add_argument(
+        "--sound",
+        default=_DEFAULTS["sound"],
+        metavar="FILE",
+        help="a recording, or a GeoTIFF of a place, that it should sound like",
+    )
+    parser.add_argument("--sound-text", default="", help="what is heard there, in words")
+    parser.add_argument(
+        "--sound-model", default=_DEFAULTS["sound_model"], help="the space it is understood in"
+    )
+    _add_numbers(parser, _SATELLITE_NUMBERS)
+    _add_common(parser, "satellite")
+    parser.set_defaults(run=_render_satellite)
+
+
+def _add_panorama(kinds: "argparse._SubParsersAction[Parser]") -> None:
+    parser = kinds.add_parser(
+        "panorama",
+        help="a view all around",
+        description=(
+            "Draw a panorama of a place from panoramas nearby and a satellite image, any of which "
+            "may be missing; or, with --path, the panoramas of a walk. The embedded model learnt "
+            "from panoramas rendered from terrain, seen from 1,500 m over the ground."
+        ),
+    )
+    parser.add_argument("--lat", type=real, help="degrees north")
+    parser.add_argument("--lon", type=real, help="degrees east")
+    parser.add_argument(
+        "--heading",
+        type=real,
+        metavar="DEG",
+        help="where its middle looks, degrees clockwise from north, 0 up to 360; without it "
+        "north, and along a path the way of travel",
+    )
+    parser.add_argument(
+        "--view",
+        action="append",
+        default=[],
+        metavar="FILE@LAT,LON,HEADING",
+        help="a panorama of a place nearby, all around, and where its middle looks; FILE alone if "
+        "it says so itself; may be given again, the 3 nearest are used",
+    )
+    parser.add_argument("--far", action="store_true", help="allow panoramas over 100 km away")
+    parser.add_argument(
+        "--satellite",
+        default=_DEFAULTS["satellite"],
+        metavar="WHICH",
+        help="none, generated, a GeoTIFF or a .vrt of such; auto: generated where there is a map",
+    )
+    parser.add_argument("--prompt", default="", help="what a generated one should look like")
+    parser.add_argument(
+        "--layout", default="auto", help="what it follows: auto, none, or the path of a map file"
+    )
+    _add_numbers(parser, _PANORAMA_NUMBERS)
+    parser.add_argument(
+        "--path", type=Path, metavar="FILE", help="walk along the one line of a .geojson file"
+    )
+    parser.add_argument(
+        "--frames", type=whole, metavar="N", help="panoramas of a walk (12 unless given)"
+    )
+    _add_common(parser, "panorama")
+    parser.set_defaults(run=_render_panorama)
+
+
+def _add_numbers(parser: Parser, numbers: dict[str, str]) -> None:
+    for name, text in numbers.items():
+        default = _DEFAULTS[name]
+        kind = whole if isinstance(default, int) else real
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=default, metavar="N", help=text
+        )
+
+
+def _add_common(parser: Parser, kind: str) -> None:
+    parser.add_argument("--no-location", action="store_true", help="do not tell where it lies")
+    parser.add_argument("--model", default=DEFAULT_MODELS[kind], help="see `terrascape models`")
+    parser.add_argument("--online", action="store_true", help="let the layout come from Overpass")
+    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder of the results")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+
+
+def _render_satellite(args: argparse.Namespace) -> None:
+    _render_one(RunSpec(**_fields(args)), args, 9 * args.size**2 + 1_000_000)
+
+
+def _fields(args: argparse.Namespace) -> dict[str, object]:
+    """Give the fields of a spec that the command line names as it does."""
+    fields = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
+    return {**fields, "use_location": not args.no_location}
+
+
+def _render_one(spec: RunSpec, args: argparse.Namespace, needed_bytes: int) -> None:
+    spec = spec.pinned()
+    from generation.media.artifact import save_render
+    from generation.media.folder import output_folder
+    from generation.pipelines.kinds import renderer_for
+
+    with output_folder(args.out, needed_bytes=needed_bytes):
+        result = renderer_for(spec.kind)(spec, on_step=Progress("step"), online=args.online)
+        paths = [str(path) for path in save_render(result, args.out)]
+    tell_notes(result.provenance.get("notes"))
+    if args.json:
+        seconds = result.provenance.get("seconds")
+        print_json({"files": paths, "spec": dataclasses.asdict(result.spec), "seconds": seconds})
+    else:
+        print(*paths, sep="\n")
+
+
+def _render_panorama(args: argparse.Namespace) -> None:
+    views = tuple(ViewSpec.parse(text) for text in args.view)
+    fields = {**_fields(args), "kind": "panorama", "views": views}
+    placed = [name for name in ("lat", "lon") if getattr(args, name) is not None]
+    if args.path is None:
+        if len(placed) < 2:
+            raise InvalidSpecError("no place is given (give --lat and --lon, or --path for a walk)")
+        if args.frames is not None:
+            raise InvalidSpecError(f"--frames {args.frames} without a path (give --path as well)")
+        heading = 0.0 if args.heading is None else args.heading
+        _render_one(RunSpec(**{**fields, "heading": heading}), args, _ROOM_BYTES)
+        return
+    if placed:
+        raise InvalidSpecError(
+            f"--path and --{placed[0]} are given (a walk starts where its path does; give one of "
+            "the two)"
+        )
+    _render_walk(fields, args)
+
+
+def _render_walk(fields: dict[str, object], args: argparse.Namespace) -> None:
+    from generation.media.folder import output_folder
+    from generation.pipelines.walk import Walk, render_walk
+
+    frames = 12 if args.frames is None else args.frames
+    walk = Walk.along(args.path, frames, fields, heading_deg=args.heading)
+    with output_folder(args.out, needed_bytes=_ROOM_BYTES * frames):
+        done = render_walk(walk, args.out, on_frame=Progress("frame"), online=args.online)
+    tell_notes(done.notes)
+    if args.json:
+        print_json({"files": [str(path) for path in done.files], "seconds": done.seconds})
+    else:
+        print(*done.files, sep="\n")
