@@ -72,7 +72,7 @@ class Form:
             InvalidSpecError: There is no such place, or the picture would leave the map.
         """
         return RunSpec.from_dict(
-            {name: _plain(getattr(self, name)) for name in ("lat", "lon", "zoom", "size")}
+            {name: plain(getattr(self, name)) for name in ("lat", "lon", "zoom", "size")}
         )
 
     @property
@@ -109,11 +109,11 @@ class Form:
             TerrascapeError: A field is wrong; nothing was written.
         """
         values: dict[str, object] = {
-            field.name: _plain(getattr(self, field.name))
+            field.name: plain(getattr(self, field.name))
             for field in fields(self)
             if field.name in SHARED
         }
-        values |= {"seed": _seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
+        values |= {"seed": whole_seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
         values["model"] = self.model or ""
         values |= self._told_of_sound()
         RunSpec.from_dict(values)  # before anything is written
@@ -180,12 +180,17 @@ def _file_source(path: Path, _stamp: int) -> FileSource:
     return FileSource(path)
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """Turn a whole number that came as 8.0 back into 8."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _seed(text: str | None) -> int:
+def whole_seed(text: str | None) -> int:
+    """Read a seed as it was typed.
+
+    Raises:
+        InvalidSpecError: It is no whole number.
+    """
     try:
         return int((text or "").strip())
     except ValueError:

@@ -1,4 +1,4 @@
-"""What stands before the page: who may come in, and two answers that need no page.
+"""What stands before the page: who may come in, and what is answered without the page.
 
 A browser can be led by any web page to talk to a server on its own machine. Requests are refused
 when they name another host (DNS rebinding) or come from another page's script (Origin).
@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from generation.geo.layers import ASSETS
 from generation.studio.map_widget import BASEMAP_URL
+from generation.studio.panorama_viewer import VIEWER, VIEWER_CSS, VIEWER_JS
 
 Message = MutableMapping[str, Any]
 App = Callable[
@@ -18,6 +19,12 @@ App = Callable[
     Awaitable[None],
 ]
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+FILES = {
+    BASEMAP_URL: ("image/png", ASSETS / "basemap.png"),
+    VIEWER_JS: ("text/javascript; charset=utf-8", VIEWER / "pannellum.js"),
+    VIEWER_CSS: ("text/css; charset=utf-8", VIEWER / "pannellum.css"),
+}
+"""What the page asks for beside itself: type and file by path."""
 
 
 class Gate:
@@ -48,8 +55,9 @@ class Gate:
             await _answer(send, 403, "text/plain", refusal.encode())
         elif path == "/healthz":
             await _answer(send, 200, "application/json", json.dumps({"status": "ready"}).encode())
-        elif path == f"/{BASEMAP_URL}":
-            await _answer(send, 200, "image/png", (ASSETS / "basemap.png").read_bytes())
+        elif path[1:] in FILES:
+            kind, file = FILES[path[1:]]
+            await _answer(send, 200, kind, file.read_bytes(), b"max-age=3600")
         else:
             await self.app(scope, receive, send)
 
@@ -63,12 +71,16 @@ class Gate:
 
 
 async def _answer(
-    send: Callable[[Message], Awaitable[None]], status: int, kind: str, body: bytes
+    send: Callable[[Message], Awaitable[None]],
+    status: int,
+    kind: str,
+    body: bytes,
+    cache: bytes = b"no-store",
 ) -> None:
     headers = [
         (b"content-type", kind.encode()),
         (b"content-length", str(len(body)).encode()),
-        (b"cache-control", b"max-age=3600" if kind == "image/png" else b"no-store"),
+        (b"cache-control", cache),
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -152,8 +152,8 @@ def world_html(lat: float | int | None, lon: float | int | None, overlay: str = 
     marks = f'<img class="ts-overlay" src="{overlay}" alt="">' if overlay else ""
     place = place_at(lat, lon)
     if place is not None:
-        marks += _pin((place.lon + 180) / 360, (90 - place.lat) / 180)
-    return _map(
+        marks += pin_html((place.lon + 180) / 360, (90 - place.lat) / 180)
+    return map_html(
         BASEMAP_URL,
         "World map: click to choose a place, or move the pin with the arrow keys",
         marks,
@@ -171,8 +171,9 @@ def region_html(window: Window) -> str:
     source = region_uri(region.window)
     about = "Map of the surroundings: click to move the picture, or use the arrow keys"
     wide_km = region.window.gsd_m * REGION_PX / 1000
+    marks = outline + pin_html(x, y, hidden=True)
     return (
-        f"{_map(source, about, outline + _pin(x, y, hidden=True), step=1 / 64, square=True)}"
+        f"{map_html(source, about, marks, step=1 / 64, square=True)}"
         f'<p class="ts-caption">Surroundings, {_distance(wide_km)} across. The frame is the '
         "picture: click to move it.</p>"
     )
@@ -233,14 +234,24 @@ def _distance(km: float) -> str:
     return f"{km:,.0f} km" if km >= 10 else f"{km:.1f} km" if km >= 1 else f"{1000 * km:.0f} m"
 
 
-def _pin(u: float, v: float, *, hidden: bool = False) -> str:
+def pin_html(u: float, v: float, *, hidden: bool = False) -> str:
+    """Mark the chosen place, at fractions of a map's width and height."""
     look = "ts-pin ts-unseen" if hidden else "ts-pin"
     return f'<span class="{look}" style="left:{100 * u:.3f}%;top:{100 * v:.3f}%"></span>'
 
 
-def _map(
+def map_html(
     source: str, about: str, marks: str, *, step: float = 1 / 360, square: bool = False
 ) -> str:
+    """Draw a map to click.
+
+    Args:
+        source: Of its picture.
+        about: What it is and what it is for, read aloud.
+        marks: HTML of what lies on it.
+        step: Share of its width that an arrow key moves the pin by.
+        square: Whether it is as high as wide; else half as high.
+    """
     look, aspect = ("ts-map ts-square", 1) if square else ("ts-map", 2)
     return (
         f'<div class="{look}" tabindex="0" role="application" aria-label="{escape(about)}" '

@@ -6,6 +6,7 @@ import gradio as gr
 
 from generation.errors import OutputError
 from generation.studio.gate import LOOPBACK, Gate
+from generation.studio.panorama_tab import PanoramaTab
 from generation.studio.satellite_tab import SatelliteTab
 from generation.studio.sound_tab import SoundTab
 from generation.studio.theme import CSS, HEAD, header_html, studio_theme
@@ -25,9 +26,12 @@ def build(desk: Desk) -> gr.Blocks:
         with gr.Tabs(elem_id="ts-tabs") as tabs:
             with gr.Tab("Satellite", id="satellite"):
                 satellite = SatelliteTab(desk)
+            with gr.Tab("Panorama", id="panorama") as round_about:
+                panorama = PanoramaTab(desk)
             with gr.Tab("Sound", id="sound") as tab:
                 sound = SoundTab(desk, satellite, tabs, tab)
         satellite.wire(page)
+        panorama.wire(page, round_about)
         sound.wire()
     return page
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from generation.errors import TerrascapeError
+from generation.errors import InvalidSpecError, TerrascapeError
 from generation.geo.layout import Layout
 from generation.geo.sources import open_source
 from generation.media.artifact import Artifact, pixels_sha256, stem_of
@@ -37,8 +37,15 @@ def restore(artifact: Artifact, out: Path) -> Restored:
     A layout or a sound is opened only if it lies among the results: a file from elsewhere must not
     make the page read whatever path it names. Nor does a file give leave to use the network. The
     copy of the layout that was saved with the render stands in for both.
+
+    Raises:
+        InvalidSpecError: It is no satellite image.
     """
     spec, note = artifact.spec, ""
+    if spec.kind != "satellite":
+        raise InvalidSpecError(
+            f"this is a {spec.kind} (open it in the tab of its kind, or drop a satellite image)"
+        )
     choice, file = spec.layout, None
     if spec.layout_path is not None or _was_online(artifact):
         file, note = _layout_in_reach(artifact, out)
@@ -74,7 +81,7 @@ def find_layout(artifact: Artifact, out: Path) -> UInt8[np.ndarray, "height widt
     if artifact.spec.layout_path is None:
         choice = None if _was_online(artifact) else artifact.spec.layout
     else:
-        choice = _among_results(artifact.spec.layout_path, out)
+        choice = among_results(artifact.spec.layout_path, out)
     try:
         again = _draw_again(artifact, choice)
     except TerrascapeError:
@@ -91,7 +98,7 @@ def _draw_again(artifact: Artifact, choice: str | None) -> Layout | None:
 
 def _layout_in_reach(artifact: Artifact, out: Path) -> tuple[str | None, str]:
     """Give the file that stands for a render's layout, and what is to be told of it."""
-    there = _among_results(artifact.spec.layout_path, out)
+    there = among_results(artifact.spec.layout_path, out)
     if there is not None:
         return there, ""
     saved = _saved_layout(artifact, out)
@@ -113,20 +120,22 @@ def _sound_in_reach(spec: RunSpec, out: Path) -> tuple[str, str | None, str]:
     path = spec.sound_path
     if path is None:
         return "words", None, ""
-    there = _among_results(path, out)
-    if there is not None and _sha256(path) == spec.sound_sha256:
+    there = among_results(path, out)
+    if there is not None and file_sha256(path) == spec.sound_sha256:
         return "file", there, ""
     return "file", None, f"its sound {path.name!r} is not among the results: choose it again"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Give the fingerprint of a file; empty if it cannot be read."""
     try:
         return hashlib.sha256(read_bytes(path)).hexdigest()
     except TerrascapeError:  # too large to be one of ours, or gone meanwhile
         return ""
 
 
-def _among_results(path: Path | None, out: Path) -> str | None:
+def among_results(path: Path | None, out: Path) -> str | None:
+    """Give a file's path if it lies among the results."""
     try:
         inside = path is not None and path.resolve().is_relative_to(out.resolve())
         return str(path) if inside and path is not None and path.is_file() else None

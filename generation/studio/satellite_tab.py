@@ -279,9 +279,7 @@ class SatelliteTab:
 
     def _ended(self, job: Job, layout: str | None) -> Changes:
         if job.result is None:
-            stopped = _went_well(job)
-            text = "Stopped. Nothing was saved." if stopped else f"Not drawn: {_why(job)}"
-            return {self.ui.stage: stage.stopped_stage(job.progress, layout, text)}
+            return {self.ui.stage: stage.stopped_stage(job.progress, layout, end_text(job))}
         files = {_ending(path): path for path in job.paths}
         html = stage.finished_stage(
             files[".png"], files.get(".layout.png"), job.spec, job.result.provenance
@@ -360,6 +358,11 @@ def told() -> Iterator[None]:
 def refusal(error: TerrascapeError) -> gr.Error:
     """Give the message for a mistake that a person can mend."""
     return gr.Error(stage.page_words(str(error)), title="Not possible", print_exception=False)
+
+
+def end_text(work: Work) -> str:
+    """Say how work ended that has no result."""
+    return "Stopped. Nothing was saved." if _went_well(work) else f"Not drawn: {_why(work)}"
 
 
 def raise_error(work: Work) -> None:

@@ -33,6 +33,7 @@ _CONTROLS = (
     ("leave out --online", f"untick {ALLOW!r}"),
     ("--layout auto", "'World layers'"),
     ("leave sound and sound_text out", "choose None under Sound"),
+    ("give far=true, --far on the command line,", "tick 'Take far panoramas'"),
 )
 """What messages call the options of the commands, and what these are on the page."""
 
@@ -55,16 +56,21 @@ def empty_stage() -> str:
 
 def running_stage(progress: Progress, layout: str | None) -> str:
     """Show a render on its way."""
-    share = progress.step / progress.steps if progress.steps else 0.0
-    bar = (
-        f'<div class="ts-progress" role="progressbar" aria-label="Steps drawn" aria-valuemin="0" '
-        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
-        f'<span style="width:{share:.0%}"></span></div>'
-        f'<p class="ts-status" role="status">{_doing(progress)}…</p>'
-    )
+    bar = progress_html(progress, doing(progress))
     source = None if progress.preview is None else preview_uri(progress.preview)
     image = _figure(source, "Image", "The first step is on its way", live=True)
     return stage_html(image, _layout_figure(layout, progress), bar, busy=True)
+
+
+def progress_html(progress: Progress, text: str) -> str:
+    """Show how many steps are drawn, and say what is being done."""
+    share = progress.step / progress.steps if progress.steps else 0.0
+    return (
+        f'<div class="ts-progress" role="progressbar" aria-label="Steps drawn" aria-valuemin="0" '
+        f'aria-valuemax="100" aria-valuenow="{100 * share:.0f}">'
+        f'<span style="width:{share:.0%}"></span></div>'
+        f'<p class="ts-status" role="status">{text}…</p>'
+    )
 
 
 def stopped_stage(progress: Progress, layout: str | None, text: str) -> str:
@@ -120,7 +126,7 @@ def asking_html(progress: Progress) -> str:
     """Tell in the layout's place that the map server is being asked."""
     return (
         f'<div class="ts-layout" aria-busy="true">{_figure(None, "Layout", "On its way")}'
-        f'<p class="ts-note" role="status">{_doing(progress)}…</p></div>'
+        f'<p class="ts-note" role="status">{doing(progress)}…</p></div>'
     )
 
 
@@ -165,7 +171,7 @@ def page_words(text: str) -> str:
     return escape(text)
 
 
-def _doing(progress: Progress) -> str:
+def doing(progress: Progress) -> str:
     """Say in a few words what is being done."""
     if progress.phase == "asking":
         return f"Asking OpenStreetMap, {progress.waited_s} s of at most {TOTAL_S:.0f} s"
@@ -228,21 +234,37 @@ def _share(share: float) -> str:
 
 
 def _facts(spec: RunSpec, record: object) -> str:
+    place = [place_text(spec.lat, spec.lon), f"zoom {spec.zoom}"]
+    prompt = f'<p class="ts-prompt">{escape(spec.prompt)}</p>' if spec.prompt else ""
+    return f"{prompt}{_heard(spec)}{facts_html(spec, record, place)}"
+
+
+def facts_html(spec: RunSpec, record: object, first: Sequence[str]) -> str:
+    """Tell in a line how a render was made, and below it its notes and whom it credits.
+
+    Args:
+        spec: What was rendered.
+        record: Its provenance.
+        first: What the line begins with.
+    """
     about = record if isinstance(record, dict) else {}
     seconds = about.get("seconds")
     facts = [
-        place_text(spec.lat, spec.lon),
-        f"zoom {spec.zoom}",
+        *first,
         f"seed {spec.seed}",
         f"{spec.steps} steps",
         *([f"{seconds:.1f} s"] if isinstance(seconds, int | float) else []),
     ]
-    prompt = f'<p class="ts-prompt">{escape(spec.prompt)}</p>' if spec.prompt else ""
     told = about.get("notes")
-    notes = "".join(_note(str(text)) for text in told) if isinstance(told, list | tuple) else ""
+    notes = notes_html([str(text) for text in told]) if isinstance(told, list | tuple) else ""
     line = " · ".join(escape(fact) for fact in facts)
     credit = _credit(str(about.get("attribution", "")))
-    return f'{prompt}{_heard(spec)}<p class="ts-facts">{line}</p>{notes}{credit}'
+    return f'<p class="ts-facts">{line}</p>{notes}{credit}'
+
+
+def notes_html(texts: Sequence[str]) -> str:
+    """Show what a person should know of a render."""
+    return "".join(_note(text) for text in texts)
 
 
 def _heard(spec: RunSpec) -> str:

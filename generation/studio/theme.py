@@ -79,7 +79,7 @@ CSS = (
 #ts-palette label span { margin: 0; }
 #ts-palette input { width: 15px; height: 15px; border-radius: 4px; border: 1px solid #0003;
   background-image: none !important; }
-#ts-downloads { align-items: center; }
+:is(#ts-downloads, #ts-pano-downloads) { align-items: center; }
 #ts-editor { border: 1px solid var(--border-color-primary) !important; border-radius: 10px;
   background: var(--background-fill-secondary); overflow: hidden !important; }
 #ts-editor .image-container { background: transparent; }
@@ -149,7 +149,54 @@ CSS = (
 .ts-hidden { position: absolute; width: 1px; height: 1px; overflow: hidden;
   clip-path: inset(50%); white-space: nowrap; }
 
+.ts-pano { aspect-ratio: 16 / 9; touch-action: none; }
+.ts-pano:not([data-heading]) { aspect-ratio: 4 / 1; touch-action: auto; }
+.ts-pano-view { position: absolute !important; inset: 0; visibility: hidden; }
+.ts-pano-open .ts-pano-view { visibility: visible; }
+.ts-pano .pnlm-container:focus-visible { outline: 3px solid var(--color-accent);
+  outline-offset: -3px; }
+.ts-pano .ts-badge { z-index: 3; }
+.ts-pano-look { font-variant-numeric: tabular-nums; }
+.ts-crops { display: grid; grid-template-columns: repeat(4, 1fr); gap: 10px; margin-top: 6px; }
+.ts-crops .ts-badge { font-size: .62rem; left: 6px; bottom: 6px; padding: 1px 7px; }
+.ts-attention .ts-frame { aspect-ratio: auto; }
+.ts-attention .ts-frame img { height: auto; }
+.ts-above { max-width: 260px; margin-top: 12px; }
+.ts-strip.ts-wide { grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); }
+.ts-wide .ts-thumb { aspect-ratio: 4 / 1; }
+.ts-spot, .ts-look { position: absolute; pointer-events: none; }
+.ts-spot { width: 20px; height: 20px; margin: -10px 0 0 -10px; border-radius: 50%;
+  background: #fff; border: 2px solid #1e293b; color: #0f172a; font-size: .72rem; line-height: 16px;
+  font-weight: 650; text-align: center; }
+.ts-look { width: 0; height: 0; margin: -24px 0 0 -6px; border: 6px solid transparent;
+  border-top: 0; border-bottom: 13px solid #1e293b; transform-origin: 6px 24px;
+  filter: drop-shadow(0 0 1px #fff); }
+#ts-around .ts-map { max-width: 420px; }
+.ts-distances { list-style: none; padding: 0; display: flex; flex-wrap: wrap; gap: 2px 14px; }
+.ts-missing { color: #b91c1c; }
+.dark .ts-missing { color: #fca5a5; }
+.ts-views { list-style: none; margin: 0; padding: 0; display: grid; gap: 8px; }
+.ts-views li { margin: 0; padding: 9px 10px; border-radius: 10px;
+  background: var(--background-fill-secondary); border: 1px solid var(--border-color-primary); }
+.ts-view-head { display: grid; grid-template-columns: auto 96px 1fr auto; gap: 10px;
+  align-items: center; font-size: .86rem; }
+.ts-view-head img { width: 96px; height: 24px; border-radius: 4px; margin: 0; display: block; }
+.ts-view-head span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ts-view-fields { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; margin-top: 8px; }
+.ts-view-fields label { display: grid; gap: 3px; font-size: .76rem; min-width: 0;
+  color: var(--body-text-color-subdued); }
+.ts-view-fields input { width: 100%; min-width: 0; padding: 6px 8px; font-size: .86rem;
+  border-radius: 7px; border: 1px solid var(--border-color-primary);
+  background: var(--background-fill-primary); color: var(--body-text-color); }
+
 @media (max-width: 640px) {
+  .ts-pano[data-heading] { aspect-ratio: 4 / 3; }
+  .ts-crops { grid-template-columns: 1fr 1fr; }
+  .ts-views .ts-chip { min-height: 40px; }
+  .ts-attention .ts-frame { overflow-x: auto; }
+  .ts-attention .ts-frame img { width: 760px; max-width: none; }
+  #ts-pano-satellite .wrap { display: grid; grid-template-columns: 1fr 1fr; }
+  #ts-pano-downloads button { min-height: 40px; padding: 0 6px; }
   .ts-card { padding: 12px !important; }
   .ts-head { gap: 8px; }
   .ts-head p { flex-basis: 100%; order: 3; }
@@ -167,7 +214,8 @@ CSS = (
   #ts-downloads button { min-height: 40px; padding: 0 6px; }
   #ts-editor { height: 330px !important; }
   /* always within reach of the thumb */
-  #ts-actions { position: fixed; inset: auto 0 0; z-index: 50; flex-wrap: nowrap;
+  :is(#ts-actions, #ts-pano-actions) { position: fixed; inset: auto 0 0; z-index: 50;
+    flex-wrap: nowrap;
     padding: 10px 16px calc(10px + env(safe-area-inset-bottom));
     background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary);
     box-shadow: 0 -4px 16px #0001; }

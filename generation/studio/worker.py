@@ -18,7 +18,7 @@ from generation.errors import CancelledError, TerrascapeError
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window
 from generation.geo.sources import LayoutSource, OnlineSource, cache_folder
-from generation.media.artifact import Rendered, save_satellite
+from generation.media.artifact import Rendered, save_render
 from generation.media.folder import output_folder
 from generation.search import GALLERY
 from generation.spec import RunSpec
@@ -221,8 +221,10 @@ class Job(Work):
             self._tell(phase="waiting")
             with self._seated():
                 self._tell(phase="loading")
-                from generation.pipelines.satellite import open_pipeline, render
+                from generation.pipelines.kinds import renderer_for
+                from generation.pipelines.satellite import open_pipeline
 
+                render = renderer_for(self.spec.kind)
                 if self.online:
                     open_pipeline(self.spec.model)  # streets are allowed, fetching weights is not
                 result = render(
@@ -232,7 +234,7 @@ class Job(Work):
                     online=self.online,
                 )
                 self._tell(phase="saving")
-                self.paths = save_satellite(result, self.desk.out)
+                self.paths = save_render(result, self.desk.out)
                 self.result = result
 
     @contextmanager
@@ -250,3 +252,7 @@ class Job(Work):
         self._began = self._began or now  # the first step also pays for warming up
         left = (now - self._began) / (step - 1) * (steps - step) if step > 1 else None
         self._tell(phase="drawing", step=step, steps=steps, preview=preview, left_s=left)
+
+
+class PanoramaJob(Job):
+    """A panorama on its way to disk; a kind of its own, so that a visitor may draw both at once."""
