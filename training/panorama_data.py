@@ -1,10 +1,12 @@
 """Panoramas with known places, as samples of one kind, from rendered sets or from files.
 
 Two sources give the same samples: folders of Parquet that :mod:`training.panorama_sets` wrote, and
-a table of real panoramas (CSV with ``file, lat, lon, heading_deg`` and, if there is one,
-``satellite``, a GeoTIFF for the row's place).
+a table of real panoramas. That is a CSV file with the columns ``file, lat, lon, heading_deg`` and
+perhaps ``set`` (rows of one value may see each other's ground; without it rows within 30 km of each
+other form sets) and ``satellite`` (a GeoTIFF around the place). Paths are relative to the CSV file.
 """
 
+import csv
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -18,16 +20,28 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from generation.diffusion.views import Surroundings
-from generation.errors import ConfigError, InvalidSpecError, MissingFileError
-from generation.geo.imagery import cut_square
-from generation.geo.location import Location
-from generation.geo.mercator import gsd_m, to_px
-from generation.geo.sphere import offset_m
+from generation.errors import (
+    ConfigError,
+    InvalidSpecError,
+    MissingFileError,
+    TerrascapeError,
+    shown,
+)
+from generation.geo.imagery import FileImagery, cut_square
+from generation.geo.location import Location, great_circle_km
+from generation.geo.mercator import Window, gsd_m, to_px, world_px
+from generation.geo.sphere import Band, check_heading, offset_m
+from generation.media.panorama import open_panorama, to_band
 
 SATELLITE_PX = 256
 """Side of the satellite image that a target is given."""
 MAX_VIEWS = 3
+COLUMNS = ("file", "lat", "lon", "heading_deg")
+"""What a CSV file of panoramas must have."""
+TOGETHER_KM = 30.0
+"""Rows of a CSV file that are no farther apart form a set, where it does not say otherwise."""
 _ZOOM = 8
+_MISTAKES_TOLD = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +58,10 @@ class ViewSet:
     """Panoramas that may look at each other's ground."""
 
     name: str
-    satellite: bytes
+    satellite: bytes | None
+    """An encoded square, north up; ``None`` where there is none."""
     place: Location
+    """The middle of that square."""
     views: tuple[SeenFrom, ...]
 
 
@@ -68,9 +84,11 @@ def read_sets(files: Sequence[Path]) -> list[ViewSet]:
             found += [_set_of(row) for row in rows]
         except (pa.ArrowException, OSError, KeyError, TypeError) as error:
             raise ConfigError(
-                f"{path} holds no sets of panoramas ({error!s:.80}; build them with python -m "
-                "training.panorama_sets)"
+                f"{path} holds no sets of panoramas ({' '.join(str(error).split())[:80]}; build "
+                "them with python -m training.panorama_sets)"
             ) from error
+    if not found:
+        raise ConfigError(f"{files[0]} holds no rows (give Parquet files that have some)")
     return found
 
 
@@ -84,6 +102,170 @@ def _set_of(row: dict[str, Any]) -> ViewSet:
             for v in row["views"]
         ),
     )
+
+
+def read_csv(path: Path, band: Band | None = None) -> list[ViewSet]:
+    """Read real panoramas that a table lists; see the module's description.
+
+    Args:
+        path: The CSV file.
+        band: The grid to bring them to; the embedded model's if absent.
+
+    Returns:
+        Sets in the order of the table; panoramas look north in their middle and have no depths.
+
+    Raises:
+        MissingFileError: There is no such table.
+        ConfigError: It is no such table, or rows have mistakes, all of which are told.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+            absent = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
+    except FileNotFoundError as error:
+        raise MissingFileError(f"{path} is not there (give a CSV file)") from error
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(
+            f"{path} is no readable CSV file ({error!s:.80}; save as UTF-8)"
+        ) from error
+    if absent or not rows:
+        lacks = f"lacks the column {', '.join(absent)}" if absent else "has no rows"
+        raise ConfigError(f"{path} {lacks} (needed: {', '.join(COLUMNS)}, and a row a panorama)")
+    listed, mistakes = [], []
+    for number, row in enumerate(rows, start=2):  # as a text editor counts, the names being line 1
+        try:
+            listed.append(_Listed.of(row, number, path.parent))
+        except TerrascapeError as error:
+            mistakes.append(f"line {number}: {error}")
+    groups = _grouped(listed)
+    for group in groups:
+        mistakes += _repeated(group)
+    made = []
+    for group in groups if not mistakes else ():
+        try:
+            made.append(_real_set(group, band or Band()))
+        except TerrascapeError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        more = f"; and {len(mistakes) - _MISTAKES_TOLD} more" * (len(mistakes) > _MISTAKES_TOLD)
+        raise ConfigError(f"{path}: {'; '.join(mistakes[:_MISTAKES_TOLD])}{more}")
+    return made
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A row of a table of panoramas."""
+
+    line: int
+    file: Path
+    place: Location
+    heading_deg: float
+    group: str
+    satellite: Path | None
+
+    @classmethod
+    def of(cls, row: dict[str, str | None], line: int, folder: Path) -> "_Listed":
+        """Check what a row says; its files are opened later."""
+        figures = {}
+        for name in COLUMNS[1:]:
+            try:
+                figures[name] = float(row[name] or "")
+            except ValueError:
+                raise ConfigError(
+                    f"{name}={shown(row[name])} is no number (give degrees)"
+                ) from None
+        satellite = (row.get("satellite") or "").strip()
+        listed = cls(
+            line=line,
+            file=folder / (row["file"] or "").strip(),
+            place=Location(figures["lat"], figures["lon"]),
+            heading_deg=check_heading(figures["heading_deg"], "heading_deg"),
+            group=(row.get("set") or "").strip(),
+            satellite=folder / satellite if satellite else None,
+        )
+        for named in (listed.file, listed.satellite):
+            if named is not None and not named.is_file():
+                raise MissingFileError(f"{named} is not there (paths are relative to the table)")
+        return listed
+
+
+def _grouped(rows: Sequence[_Listed]) -> list[list[_Listed]]:
+    """Put rows into sets: by name, or each into the first whose rows are all near."""
+    groups: list[list[_Listed]] = []
+    for row in rows:
+        for group in groups:
+            near = all(great_circle_km(row.place, other.place) <= TOGETHER_KM for other in group)
+            if row.group == group[0].group and (row.group or near):
+                group.append(row)
+                break
+        else:
+            groups.append([row])
+    return groups
+
+
+def _repeated(group: Sequence[_Listed]) -> list[str]:
+    """Name rows that list a panorama of their set again: a target must not be its own view."""
+    first: dict[Path, int] = {}
+    told = []
+    for row in group:
+        file = row.file.resolve()
+        if file in first:
+            told.append(f"line {row.line}: {row.file.name} is listed in line {first[file]} already")
+        first.setdefault(file, row.line)
+    return told
+
+
+def _real_set(group: Sequence[_Listed], band: Band) -> ViewSet:
+    views = []
+    for row in group:
+        try:
+            pixels = to_band(open_panorama(row.file), band, row.heading_deg)
+        except TerrascapeError as error:
+            raise ConfigError(f"line {row.line}: {error}") from error
+        views.append(SeenFrom(_encoded(pixels, "JPEG"), None, row.place))
+    name = group[0].group or f"line {group[0].line}"
+    files = list(dict.fromkeys(row.satellite for row in group if row.satellite is not None))
+    if not files:
+        return ViewSet(name, None, group[0].place, tuple(views))
+    try:
+        window = _window_of([row.place for row in group])
+        patch = FileImagery(files).read(window)
+    except TerrascapeError as error:
+        raise ConfigError(f"set {name}: {error}") from error
+    if not patch.seen.all():
+        raise ConfigError(
+            f"set {name}: the imagery covers {patch.seen.mean():.0%} of the square of "
+            f"{window.width_px} px at zoom {_ZOOM} around {window.center} that its panoramas need "
+            "(give a larger one)"
+        )
+    return ViewSet(name, _encoded(patch.rgb, "PNG"), window.center, tuple(views))
+
+
+def _window_of(places: Sequence[Location]) -> Window:
+    """Give the square that reaches ``SATELLITE_PX`` around every place."""
+    first = to_px(places[0], _ZOOM)
+    apart = [(_around(x - first[0]), y - first[1]) for x, y in (to_px(p, _ZOOM) for p in places)]
+    low, high = (tuple(map(edge, zip(*apart, strict=True))) for edge in (min, max))
+    side = int(max(high[0] - low[0], high[1] - low[1])) + SATELLITE_PX + 4
+    col = round(first[0] + (low[0] + high[0]) / 2 - side / 2)
+    row = round(first[1] + (low[1] + high[1]) / 2 - side / 2)
+    return Window(_ZOOM, col % world_px(_ZOOM), row, side, side)
+
+
+def _around(px: float) -> float:
+    """Give a difference of columns of the map of the world the short way round."""
+    half = world_px(_ZOOM) / 2
+    return (px + half) % (2 * half) - half
+
+
+def _encoded(pixels: UInt8[np.ndarray, "height width 3"], kind: str) -> bytes:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
+    Image.fromarray(pixels).save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 class PanoramaDataset(Dataset[dict[str, Tensor]]):
@@ -130,14 +312,16 @@ class PanoramaDataset(Dataset[dict[str, Tensor]]):
         depth = np.zeros(image.shape[:2], np.uint8)
         if here.depth is not None:
             depth = _pixels(here.depth, "L")
-        satellite = _pixels(group.satellite, "RGB")
+        satellite = np.zeros((SATELLITE_PX, SATELLITE_PX, 3), np.uint8)
+        if group.satellite is not None:
+            satellite = crop_at(_pixels(group.satellite, "RGB"), group.place, here.place)
         return {
             "image": torch.from_numpy(image),
             "panoramas": torch.from_numpy(panoramas),
             "valid": torch.from_numpy(valid),
             "offset_m": torch.from_numpy(offsets),
-            "satellite": torch.from_numpy(crop_at(satellite, group.place, here.place)),
-            "has_satellite": torch.tensor(True),
+            "satellite": torch.from_numpy(satellite),
+            "has_satellite": torch.tensor(group.satellite is not None),
             "gsd_m": torch.tensor(gsd_m(here.place.lat, _ZOOM), dtype=torch.float32),
             "lat_deg": torch.tensor(here.place.lat, dtype=torch.float32),
             "depth": torch.from_numpy(depth),
@@ -152,7 +336,7 @@ def crop_at(
     (x, y), (x0, y0) = to_px(place, _ZOOM), to_px(centre, _ZOOM)
     half = len(image) / 2
     try:
-        return cut_square(image, x - x0 + half, y - y0 + half, SATELLITE_PX)
+        return cut_square(image, _around(x - x0) + half, y - y0 + half, SATELLITE_PX)
     except InvalidSpecError:
         raise ConfigError(
             f"the satellite image of {len(image)} px around {centre} does not reach "

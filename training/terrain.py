@@ -68,6 +68,8 @@ class Elevation:
                         "16-bit metres)"
                     )
                 values = np.asarray(file, np.float32)
+        except ConfigError:
+            raise
         except (OSError, SyntaxError, ValueError) as error:
             raise ConfigError(f"{path} is no readable raster: {error!s:.100}") from error
         return cls.of(values - offset_m, bounds)
