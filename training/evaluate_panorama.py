@@ -22,6 +22,7 @@ from generation.errors import ConfigError
 from generation.pipelines.panorama import PanoramaPipeline
 from training.metrics import Images
 from training.panorama_baselines import (
+    Panorama,
     Sample,
     blend_views,
     copy_nearest,
@@ -37,7 +38,6 @@ Report = Callable[[int, int], None]
 """Told how many panoramas are done, and of how many."""
 SHEET_SETS = 6
 SHEET_NAMES = ("copy", "views_0", "views_1", "views_3", "real")
-HEADINGS_DEG = (22.5, 90.0, 180.0, 337.5)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class Findings:
     cases: list[Case]
     tables: dict[str, Float[np.ndarray, "cases metrics"]] = field(default_factory=dict)
     """A row for each case; NaN where it has no such panorama, or no such score."""
-    shown: dict[str, dict[int, Images]] = field(default_factory=dict)
+    shown: dict[str, dict[int, Panorama]] = field(default_factory=dict)
     """Panoramas of a few cases, for the sheet."""
 
     def add(self, name: str, case: int, row: Float[np.ndarray, " metrics"]) -> None:
@@ -55,7 +55,7 @@ class Findings:
         empty = np.full((len(self.cases), len(METRICS)), np.nan)
         self.tables.setdefault(name, empty)[case] = row
 
-    def show(self, name: str, case: int, image: Any) -> None:  # noqa: ANN401 - one picture
+    def show(self, name: str, case: int, image: Panorama) -> None:
         """Keep a panorama for the sheet, if its case and its name are shown there."""
         if name in SHEET_NAMES and case in self.on_sheet:
             self.shown.setdefault(name, {})[case] = image
@@ -123,13 +123,13 @@ class PanoramaTest:
         for start in range(0, len(jobs), self.batch):
             part = jobs[start : start + self.batch]
             for (number, ask), image, draft in zip(part, *self._draw(part), strict=True):
-                row, rough = self._scored(number, np.stack([image, draft]))
-                for name, each in wanted[number].items():
-                    if each == ask:
-                        found.add(name, number, row)
-                        found.show(name, number, image)
-                        if name == "views_3":
-                            found.add("draft", number, rough)
+                names = [name for name, each in wanted[number].items() if each == ask]
+                row = self._scored(number, image[None])[0]
+                for name in names:
+                    found.add(name, number, row)
+                    found.show(name, number, image)
+                if "views_3" in names:
+                    found.add("draft", number, self._scored(number, draft[None])[0])
             if report is not None:
                 report(start + len(part), len(jobs))
         return found
@@ -159,7 +159,7 @@ class PanoramaTest:
 
     def _without_model(self, found: Findings, number: int, case: Case) -> None:
         """Score the real panorama, the codec's own limit, copies and blends."""
-        pictures = {}
+        pictures: dict[str, Panorama] = {}
         if case.full:
             nearest = self.sample(case, Ask(case.order[: self.dataset.views]))
             real = nearest["image"].numpy()
@@ -198,7 +198,7 @@ def _around(samples: Sequence[Sample]) -> Surroundings:
 def heading_error(
     pipeline: PanoramaPipeline,
     around: Surroundings,
-    headings_deg: Sequence[float] = HEADINGS_DEG,
+    headings_deg: Sequence[float] | None = None,
     *,
     steps: int = 10,
     seed: int = 0,
@@ -209,7 +209,8 @@ def heading_error(
         pipeline: The model.
         around: What the places are drawn from.
         headings_deg: Where their middles look: multiples of what a cell of the denoiser's coarsest
-            map covers, or its pooling does not turn along.
+            map covers, or its pooling does not turn along. One cell, a quarter, a half and all but
+            one cell of a full turn when absent.
         steps: Steps of the sampler.
         seed: Chooses the noise.
 
@@ -222,6 +223,8 @@ def heading_error(
     """
     grid, blocks = pipeline.views.grid, len(pipeline.unet.config["block_out_channels"])
     cell_deg = grid.step_deg * 2 ** (blocks - 1)
+    if headings_deg is None:
+        headings_deg = (cell_deg, 90.0, 180.0, 360.0 - cell_deg)
     odd = [heading for heading in headings_deg if heading % cell_deg]
     if odd:
         raise ConfigError(f"headings {odd} turn no whole cells (give multiples of {cell_deg:g})")

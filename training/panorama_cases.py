@@ -14,9 +14,9 @@ from training.evaluate_tiles import evenly
 from training.panorama_baselines import ANOTHER, NONE, OWN
 from training.panorama_data import MAX_VIEWS, ViewSet
 
-BINS_KM = ((1, 3), (3, 6), (6, 12), (12, 20), (20, 30))
+BINS_KM = ((1.0, 3.0), (3.0, 6.0), (6.0, 12.0), (12.0, 20.0), (20.0, 30.0))
 """Distances of the nearest panorama given: from the first up to the second."""
-BEYOND_KM = 3
+BEYOND_KM = 3.0
 """From here on a model must beat copies and blends; nearer, a copy is the right answer."""
 APART_KM = 100.0
 """How far off, at least, the place lies whose inputs stand for wrong ones, where there is one."""
