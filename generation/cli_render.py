@@ -128,7 +128,7 @@ def _add_common(parser: Parser, kind: str) -> None:
 
 
 def _render_satellite(args: argparse.Namespace) -> None:
-    _render_one(RunSpec(**_fields(args)), args, 9 * args.size**2 + 1_000_000)
+    _render_one(RunSpec.from_dict(_fields(args)), args, 9 * args.size**2 + 1_000_000)
 
 
 def _fields(args: argparse.Namespace) -> dict[str, object]:
@@ -164,7 +164,8 @@ def _render_panorama(args: argparse.Namespace) -> None:
         if args.frames is not None:
             raise InvalidSpecError(f"--frames {args.frames} without a path (give --path as well)")
         heading = 0.0 if args.heading is None else args.heading
-        _render_one(RunSpec(**{**fields, "heading": heading}), args, _ROOM_BYTES)
+        spec = RunSpec.from_dict({**fields, "heading": heading})
+        _render_one(spec, args, _ROOM_BYTES)
         return
     if placed:
         raise InvalidSpecError(

@@ -17,7 +17,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.diffusion.views import Surroundings
+from generation.diffusion.surroundings import Surroundings
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PanoramaPipeline
 from generation.registry import find, locate

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 from generation.diffusion.codec import to_bytes
-from generation.diffusion.views import Surroundings
+from generation.diffusion.surroundings import Surroundings
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PanoramaPipeline
 from training.metrics import Images

@@ -19,7 +19,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from generation.diffusion.views import Surroundings
+from generation.diffusion.surroundings import Surroundings
 from generation.errors import (
     ConfigError,
     InvalidSpecError,

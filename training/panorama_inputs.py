@@ -9,7 +9,7 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image
 
-from generation.diffusion.views import Surroundings
+from generation.diffusion.surroundings import Surroundings
 from training.panorama_data import PanoramaDataset, surroundings
 
 PANEL_VIEWS = (0, 1, 3)

@@ -31,7 +31,8 @@ from generation.checkpoint import load_part
 from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec
 from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
-from generation.diffusion.views import MixedViewEncoder, Surroundings
+from generation.diffusion.surroundings import Surroundings
+from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PARTS, PanoramaPipeline
 from training.data import counted_batches, list_files

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.diffusion.azimuth import conv3, wrap_azimuth
-from generation.diffusion.views import Guide
+from generation.diffusion.surroundings import Guide
 
 NANO: dict[str, Any] = {
     "block_out_channels": (64, 96, 160),

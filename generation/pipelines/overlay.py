@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch.nn import functional as F
 
-from generation.diffusion.views import Guide
+from generation.diffusion.surroundings import Guide
 from generation.geo.sphere import Band, turn
 from generation.media.lettering import font
 

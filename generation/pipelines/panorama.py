@@ -18,7 +18,8 @@ from generation.diffusion.codec import PatchCodec, to_bytes
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
 from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
-from generation.diffusion.views import Guide, MixedViewEncoder, Surroundings
+from generation.diffusion.surroundings import Guide, Surroundings
+from generation.diffusion.views import MixedViewEncoder
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]

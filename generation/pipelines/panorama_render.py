@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from generation.diffusion.guidance import GuidanceScales
-from generation.diffusion.views import Surroundings
+from generation.diffusion.surroundings import Surroundings
 from generation.errors import InvalidSpecError, WeightsError, shown
 from generation.geo.location import Location
 from generation.geo.mercator import gsd_m, to_px

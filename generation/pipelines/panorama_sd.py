@@ -29,7 +29,8 @@ from generation.diffusion.codec import to_bytes
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
 from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
-from generation.diffusion.views import Guide, MixedViewEncoder, Surroundings
+from generation.diffusion.surroundings import Guide, Surroundings
+from generation.diffusion.views import MixedViewEncoder
 from generation.encoders.clip_text import ClipTextEncoder
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError, WeightsError
 from generation.hub import fetch

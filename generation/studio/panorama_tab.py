@@ -27,6 +27,7 @@ from generation.studio.panorama_views import (
     around_html,
     list_event,
     list_html,
+    number_of,
     region_of,
     take_views,
 )
@@ -105,9 +106,8 @@ class PanoramaTab:
     def _around(self, form: PanoramaForm) -> str:
         if form.place is None:
             return _refused(f"lat={form.lat}, lon={form.lon} is no place (latitude first)")
-        heading = form.heading if isinstance(form.heading, int | float) else None
         try:
-            return around_html(form.place, form.views, heading)
+            return around_html(form.place, form.views, number_of(form.heading))
         except TerrascapeError as error:
             return _refused(str(error))
 

@@ -81,7 +81,7 @@ class GivenView:
     @property
     def place(self) -> Location | None:
         """Where it was taken, if what is typed is a place."""
-        return place_at(_number(self.lat), _number(self.lon))
+        return place_at(number_of(self.lat), number_of(self.lon))
 
     def spec(self, file: str) -> ViewSpec:
         """Give it as a part of a RunSpec, under the path of its kept copy.
@@ -89,7 +89,7 @@ class GivenView:
         Raises:
             InvalidSpecError: A number is missing or is none.
         """
-        values = {each: _number(getattr(self, each)) for each in _NUMBERS}
+        values = {each: number_of(getattr(self, each)) for each in _NUMBERS}
         bad = [each for each, value in values.items() if value is None]
         if bad:
             given = ", ".join(f"{each}={shown(getattr(self, each))}" for each in bad)
@@ -204,7 +204,7 @@ def around_html(place: Location, given: Sequence[GivenView], heading_deg: float 
             continue
         u, v = _spot(region, view.place)
         if 0 <= u <= 1 and 0 <= v <= 1:
-            marks += _arrow(u, v, _number(view.heading)) + _mark(u, v, number)
+            marks += _arrow(u, v, number_of(view.heading)) + _mark(u, v, number)
         else:
             beyond += 1
     about = "Map around the place: click to move it, or use the arrow keys"
@@ -308,8 +308,8 @@ def _arrow(u: float, v: float, heading_deg: float | None) -> str:
     )
 
 
-def _number(text: object) -> float | None:
-    """Read a number that was typed; None where it is none."""
+def number_of(text: object) -> float | None:
+    """Read what was typed as a number; None where it is none."""
     try:
         value = float(str(text).replace(",", "."))
     except ValueError:

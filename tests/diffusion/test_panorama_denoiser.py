@@ -7,7 +7,7 @@ import torch
 from tiny_panorama import make_panorama_pipeline
 
 from generation.diffusion.panorama_denoiser import FeatureDenormalization, ViewControlNet
-from generation.diffusion.views import Guide
+from generation.diffusion.surroundings import Guide
 
 ROWS, COLS, LATENTS = 4, 16, 8
 

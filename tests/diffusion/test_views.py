@@ -6,8 +6,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from generation.diffusion.surroundings import Surroundings
 from generation.diffusion.view_attention import Slots, masked_mean, refined, to_one
-from generation.diffusion.views import MixedViewEncoder, Surroundings
+from generation.diffusion.views import MixedViewEncoder
 from generation.geo.sphere import EARTH_RADIUS_M, Band
 
 ROWS, COLS, SIDE, VIEWS = 32, 512, 64, 3

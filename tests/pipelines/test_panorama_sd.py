@@ -15,7 +15,8 @@ from generation.checkpoint import PART_WEIGHTS, model_sha256
 from generation.diffusion.azimuth import AzimuthDownsample2D
 from generation.diffusion.guidance import GuidanceScales
 from generation.diffusion.panorama_denoiser import MixedViewDenoiser
-from generation.diffusion.views import Guide, MixedViewEncoder, Surroundings
+from generation.diffusion.surroundings import Guide, Surroundings
+from generation.diffusion.views import MixedViewEncoder
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError, WeightsError
 from generation.pipelines.panorama_parts import control_of
 from generation.pipelines.panorama_sd import MixedViewPipeline, with_text

@@ -12,8 +12,8 @@ from tiny_panorama import HEIGHT, WIDTH, make_panorama_pipeline
 from generation.checkpoint import load_safetensors, save_safetensors
 from generation.diffusion.codec import to_bytes
 from generation.diffusion.guidance import GuidanceScales
+from generation.diffusion.surroundings import Surroundings
 from generation.diffusion.view_attention import refined
-from generation.diffusion.views import Surroundings
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError, WeightsError
 from generation.pipelines.panorama import PanoramaPipeline
 
