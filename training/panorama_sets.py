@@ -31,6 +31,7 @@ from generation.errors import ConfigError
 from generation.geo.location import Location, Region
 from generation.geo.mercator import gsd_m
 from generation.geo.sphere import Band
+from generation.media.folder import output_folder
 from training.terrain import (
     EYE_M,
     LABEL,
@@ -51,6 +52,8 @@ HELD_OUT = Region(20.0, 30.0, 30.0, 40.0)
 """Block kept for measuring: the Peloponnese, Crete, the Aegean and the west of Anatolia."""
 APART_DEG = 1.0
 """How far from that block anything learnt from stands."""
+_TRIES = 20_000
+"""Places that are drawn for a set before there is said to be none."""
 DEPTH_NEAR_M, DEPTH_FAR_M = 100.0, 160e3
 """Depths that the first and the last level above the sky's zero stand for."""
 
@@ -98,14 +101,18 @@ def draw_set(world: World, split: str, seed: int) -> dict[str, Any]:
 
 
 def _places(world: World, split: str, rng: np.random.Generator) -> list[Location]:
-    """Draw a place, hilly ones more often, and its neighbours, which lie in the same split."""
+    """Draw a place, hilly ones more often, and its neighbours, which lie in the same split.
+
+    Raises:
+        ConfigError: There is no such place in the world that is given.
+    """
     box = world.elevation.bounds
     inner = (
         HELD_OUT
         if split == "test"
         else Region(box.west + 1, box.south + 1, box.east - 1, box.north - 1)
     )
-    while True:
+    for _ in range(_TRIES):
         sine = rng.uniform(*np.sin(np.radians([inner.south, inner.north])))
         here = Location(
             float(np.degrees(np.arcsin(sine))), float(rng.uniform(inner.west, inner.east))
@@ -120,6 +127,11 @@ def _places(world: World, split: str, rng: np.random.Generator) -> list[Location
             continue
         if rng.uniform() < np.clip(heights.std() / 300, 0.1, 1):
             break
+    else:
+        raise ConfigError(
+            f"no place for a set of split {split} was found in {_TRIES} tries: it needs land, and "
+            f"imagery all around, between {inner} (give a raster and tiles that reach there)"
+        )
     places = [here]
     while len(places) <= NEIGHBOURS:
         distance = 1000 * np.exp(rng.uniform(np.log(NEAREST_KM), np.log(FARTHEST_KM)))
@@ -222,12 +234,16 @@ def _run(argv: Sequence[str] | None) -> None:
         bounds = Region(*(float(part) for part in args.dem_bounds.split(",")))
     except (TypeError, ValueError) as error:
         raise ConfigError(f"--dem-bounds {args.dem_bounds!r} is no box (give W,S,E,N)") from error
+    for name, least in (("shards", 1), ("workers", 1), ("height", 8)):
+        if getattr(args, name) < least:
+            raise ConfigError(f"--{name} {getattr(args, name)} is too few (give {least} or more)")
     elevation = Elevation.open(args.dem, bounds, offset_m=args.dem_offset)
     band = Band(args.height, 4 * args.height)
     _WORLD = World(elevation, Mosaic.of_tiles(args.tiles, bounds), band)
     work = partial(_shard_of_worker, args.split, args.out)
     progress = Progress("shards")
-    with ProcessPoolExecutor(args.workers, mp_context=get_context("fork")) as pool:
+    pool = ProcessPoolExecutor(args.workers, mp_context=get_context("fork"))
+    with output_folder(args.out), pool:
         for done, path in enumerate(pool.map(work, range(args.shards)), start=1):
             progress(done, args.shards)
             sys.stdout.write(f"{path}\n")
