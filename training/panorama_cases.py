@@ -51,6 +51,8 @@ class Case:
     """The distances of the nearest panorama that it is measured at."""
     full: bool = True
     """Whether it is measured with 0 to 3 panoramas and with wrong inputs, too."""
+    satellite: bool = True
+    """Whether its set and the partner have a satellite image, so that there can be a wrong one."""
 
     def within(self, low_km: float, high_km: float) -> tuple[tuple[int, ...], float] | None:
         """Give the panoramas from a distance on, if the nearest of them lies below another.
@@ -95,8 +97,10 @@ def choose_cases(sets: Sequence[ViewSet], limit: int, targets: int) -> list[Case
     for turn, number in enumerate(chosen):
         partner = _partner(sets, able, number)
         count = len(sets[number].views)
+        both = all(sets[i].satellite is not None for i in (number, partner))
         every = [
-            _case(sets[number], number, (turn + step) % count, partner) for step in range(count)
+            replace(_case(sets[number], number, (turn + step) % count, partner), satellite=both)
+            for step in range(count)
         ]
         measured = [_measured_at(every, *edges) for edges in BINS_KM]
         for step, case in enumerate(every):
@@ -141,12 +145,13 @@ def asks(case: Case) -> dict[str, Ask]:
     if case.full:
         wanted |= {f"views_{n}": Ask(most[:n]) for n in range(len(most) + 1)}
         wanted |= {
-            "wrong_satellite": Ask(most, ANOTHER),
-            "wrong_satellite_only": Ask((), ANOTHER),
             "wrong_views": Ask(most, OWN, strange=True),
             "views_only": Ask(most, NONE),
             "nothing": Ask((), NONE),
         }
+        if case.satellite:
+            wanted["wrong_satellite"] = Ask(most, ANOTHER)
+            wanted["wrong_satellite_only"] = Ask((), ANOTHER)
     for edges in case.bins:
         found = case.within(*edges)
         if found is not None:

@@ -17,7 +17,7 @@ from training.evaluate_controls import Scores
 from training.evaluate_panorama import Findings, PanoramaTest, heading_error
 from training.metrics import bootstrap, ratio
 from training.panorama_cases import BEYOND_KM, BINS_KM, bin_name
-from training.panorama_data import MAX_VIEWS, ViewSet, read_sets
+from training.panorama_data import MAX_VIEWS, ViewSet, read_csv, read_sets
 from training.panorama_metrics import BASES, GROUND, METRICS, higher_is_better
 from training.panorama_sheet import save_sheet
 
@@ -258,7 +258,7 @@ def measured(
     """Measure a model; :func:`lines` puts the verdicts of the report into words.
 
     Args:
-        data: A pattern of Parquet files of sets.
+        data: A pattern of Parquet files of sets, or a CSV file of real panoramas.
         model: A name of the registry, or a folder of weights.
         limit: Sets at most.
         targets: Targets of each set.
@@ -273,8 +273,9 @@ def measured(
     if isinstance(model, str) and find(model).kind != "panorama":
         raise ConfigError(f"{model} draws no panoramas (see `terrascape models`)")
     pipeline = PanoramaPipeline.from_pretrained(locate(model) if isinstance(model, str) else model)
-    files = list_files(data)
-    sets = read_sets(files)
+    table = data.lower().endswith(".csv")
+    files = [Path(data)] if table else list_files(data)
+    sets = read_csv(files[0], pipeline.views.band) if table else read_sets(files)
     test = PanoramaTest(
         pipeline, sets, limit=limit, targets=targets, steps=steps, seed=seed, batch=batch
     )
@@ -298,7 +299,7 @@ def measured(
     }
     report["verdicts"] = verdicts(report)
     if sheet is not None:
-        save_sheet(found, sheet)
+        save_sheet(found, sheet, report["data"]["label"])
     return report, metrics, controls
 
 
@@ -308,8 +309,12 @@ def _described(
     """Say what was measured on; rendered sets say so in every row."""
     import pyarrow.parquet as pq
 
-    told = [pq.read_table(file, columns=["source", "split"]).to_pydict() for file in files]
-    labels, splits = (sorted({v for part in told for v in part[k]}) for k in ("source", "split"))
+    labels, splits = ["panoramas of a table"], ["not stated"]
+    if files[0].suffix.lower() != ".csv":
+        told = [pq.read_table(file, columns=["source", "split"]).to_pydict() for file in files]
+        labels, splits = (
+            sorted({v for part in told for v in part[k]}) for k in ("source", "split")
+        )
     numbers = sorted({case.number for case in found.cases})
     return {
         "files": {file.name: sha256_file(file) for file in files},

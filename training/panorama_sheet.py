@@ -13,7 +13,7 @@ LABELS = {
     "views_0": "satellite only",
     "views_1": "satellite and 1 panorama",
     "views_3": "satellite and 3 panoramas",
-    "real": "real (rendered from terrain)",
+    "real": "real",
 }
 GAP_PX, HEAD_PX = 4, 18
 
@@ -49,9 +49,10 @@ def compose_sheet(
     return np.array(sheet)
 
 
-def save_sheet(found: Findings, out: Path) -> None:
-    """Write the sheet as PNG."""
+def save_sheet(found: Findings, out: Path, label: str) -> None:
+    """Write the sheet as PNG; the label tells what the real panoramas are."""
     from PIL import Image
 
+    sheet = compose_sheet(found, {**LABELS, "real": f"real ({label})"})
     with atomic_path(out) as temporary:
-        Image.fromarray(compose_sheet(found)).save(temporary, format="PNG", optimize=True)
+        Image.fromarray(sheet).save(temporary, format="PNG", optimize=True)

@@ -7,7 +7,7 @@ import torch
 
 from generation.diffusion.guidance import ORDER, GuidanceScales, guided
 
-ALL = frozenset(ORDER)
+ALL = frozenset(ORDER[:4])
 SUBSETS = [
     frozenset(n for n, keep in zip(ORDER, has, strict=True) if keep)
     for has in product([0, 1], repeat=len(ORDER))

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -43,7 +44,7 @@ def studio(tmp_path_factory):
             yield f"http://127.0.0.1:{port}", out
         finally:
             server.terminate()
-            server.wait(30)
+            server.wait(90)
 
 
 @pytest.fixture(scope="module")
@@ -94,11 +95,14 @@ def looking(page):
 def draw(page, steps):
     page.locator("#ts-pano-more").get_by_text("More", exact=True).click()
     box = page.locator("#ts-pano-steps input[type=number]")
-    box.wait_for()
-    page.wait_for_timeout(500)  # what is typed while it unfolds may be lost
-    box.fill(str(steps))
-    box.blur()
-    page.wait_for_timeout(300)
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:  # what is typed while the settings still unfold may be lost
+        box.fill(str(steps))
+        box.blur()
+        page.wait_for_timeout(500)
+        if box.input_value() == str(steps):
+            break
+    page.locator("#ts-pano-satellite label", has_text="None").click()
     page.locator("#ts-pano-draw").click()
 
 
@@ -108,7 +112,7 @@ def test_views_are_dropped_drawn_and_looked_around_in(page, studio, ridge):
     page.wait_for_selector("#ts-views li:nth-child(2)")
     assert page.get_by_label("Latitude, °N of panorama 1").input_value() == "46"
     assert page.get_by_label("Heading, ° of panorama 1").input_value() == "120"
-    page.wait_for_selector("#ts-around .ts-spot:nth-of-type(1)")
+    page.wait_for_selector("#ts-around .ts-spot")
     page.get_by_role("button", name="Remove panorama 2").click()
     page.wait_for_function("document.querySelectorAll('#ts-views li').length === 1")
     page.get_by_label("Latitude, °N of panorama 1").fill("46.1")

@@ -4,7 +4,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny_panorama import HEIGHT, WIDTH, make_panorama_pipeline
+from tiny_panorama import HEIGHT, WIDTH, make_panorama_pipeline, write_panorama
 
 from generation.errors import ConfigError
 from generation.geo.location import Location, Region
@@ -362,6 +362,27 @@ def test_the_command_writes_a_report_and_a_sheet(panorama_file, tmp_path, capsys
     assert table.count("\n| ") > 15
     assert evaluate.main(words) == 2  # never over an old report
     assert "exists" in capsys.readouterr().err
+
+
+def test_real_panoramas_of_a_table_are_measured_too(tmp_path, capsys):
+    make_panorama_pipeline().save_pretrained(tmp_path / "weights")
+    rows = ["file,lat,lon,heading_deg"]
+    for number, (lat, lon) in enumerate([(45.0, 7.0), (45.04, 7.0), (47.0, 9.0), (47.0, 9.1)]):
+        write_panorama(tmp_path / f"{number}.png", number)
+        rows.append(f"{number}.png,{lat},{lon},{90 * number}")
+    (tmp_path / "real.csv").write_text("\n".join(rows) + "\n")
+    out = tmp_path / "report.json"
+    words = ["panorama", "--data", str(tmp_path / "real.csv"), "--out", str(out), "--steps", "1"]
+    assert evaluate.main([*words, "--weights", str(tmp_path / "weights")]) == 0
+    report = json.loads(out.read_text())
+    assert report["data"]["label"] == "panoramas of a table"
+    assert report["data"]["sets"] == 2
+    # One other panorama each and no satellite image: what cannot be asked is absent, not zero.
+    assert report["curves"]["views"]["1"]["psnr_db"]["panoramas"] == 2
+    assert report["curves"]["views"]["2"]["psnr_db"]["mean"] is None
+    assert report["controls"]["psnr_db_wrong_satellite"] is None
+    assert report["controls"]["psnr_db_copy"] > 0
+    assert "no evidence" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
