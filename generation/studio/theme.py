@@ -159,6 +159,7 @@ CSS = (
 .ts-pano-look { font-variant-numeric: tabular-nums; }
 .ts-crops { display: grid; grid-template-columns: repeat(4, 1fr); gap: 10px; margin-top: 6px; }
 .ts-crops .ts-badge { font-size: .62rem; left: 6px; bottom: 6px; padding: 1px 7px; }
+.ts-attention { contain: inline-size; }
 .ts-attention .ts-frame { aspect-ratio: auto; }
 .ts-attention .ts-frame img { height: auto; }
 .ts-above { max-width: 260px; margin-top: 12px; }
