@@ -61,11 +61,11 @@ def test_a_panorama_is_written_whole_and_replayed_equal(view, out, capsys):
     told = capsys.readouterr()
     assert "note: learnt from panoramas rendered from terrain" in told.err
     files = [Path(line) for line in told.out.splitlines()]
-    endings = {"".join(f.suffixes[-2:] if "." in f.stem[-12:] else f.suffixes[-1:]) for f in files}
-    assert endings >= {
-        ".jpg", ".front.jpg", ".right.jpg", ".back.jpg", ".left.jpg", ".overlay.png",
-        ".satellite.png", ".json",
-    }  # fmt: skip
+    endings = [file.name.removeprefix(files[0].stem) for file in files]
+    assert endings == [
+        *(".jpg", ".front.jpg", ".right.jpg", ".back.jpg", ".left.jpg"),
+        *(".overlay.png", ".satellite.png", ".layout.png", ".json"),
+    ]
     assert open_rgb(files[0]).shape == (32, 128, 3)
     for file in (files[0], files[-1]):
         assert main(["replay", str(file)]) == 0
@@ -135,34 +135,43 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing(words, said, view, out,
         assert part in told
 
 
-def saved(kind, path):  # noqa: C901 - one branch for each kind
+def _cut_off(image, path):
+    image.save(path)
+    path.write_bytes(path.read_bytes()[:200])
+
+
+def _sixteen_bit(image, path):
+    Image.fromarray(np.asarray(image)[..., 0].astype(np.uint16) * 257).save(path)
+
+
+def _transparent(image, path):
+    image.putalpha(100)
+    image.save(path)
+
+
+def _rotated(image, path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn it by 90 degrees clockwise to see it upright
+    image.rotate(90, expand=True).save(path, exif=exif, quality=95)
+
+
+SAVED = {
+    "aspect 1.3": lambda image, path: image.resize((166, 128)).save(path),
+    "4 px high": lambda image, path: image.resize((8, 4)).save(path),
+    "0 bytes": lambda image, path: path.write_bytes(b""),
+    "cut off": _cut_off,
+    "CMYK": lambda image, path: image.convert("CMYK").save(path),
+    "16 bit": _sixteen_bit,
+    "opaque alpha": lambda image, path: image.convert("RGBA").save(path),
+    "transparent": _transparent,
+    "rotated": _rotated,
+    "50,000 px": lambda image, path: Image.new("1", (50_000, 1_000)).save(path),
+}
+
+
+def saved(kind, path):
     """Save a panorama in a way that cameras and tools do."""
-    pixels = panorama_pixels(0, 128)
-    image = Image.fromarray(pixels)
-    if kind == "aspect 1.3":
-        image.resize((166, 128)).save(path)
-    elif kind == "4 px high":
-        image.resize((8, 4)).save(path)
-    elif kind == "0 bytes":
-        path.write_bytes(b"")
-    elif kind == "cut off":
-        image.save(path)
-        path.write_bytes(path.read_bytes()[:200])
-    elif kind == "CMYK":
-        image.convert("CMYK").save(path)
-    elif kind == "16 bit":
-        Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save(path)
-    elif kind == "opaque alpha":
-        image.convert("RGBA").save(path)
-    elif kind == "transparent":
-        image.putalpha(100)
-        image.save(path)
-    elif kind == "rotated":
-        exif = Image.Exif()
-        exif[0x0112] = 6  # turn it by 90 degrees clockwise to see it upright
-        image.rotate(90, expand=True).save(path, exif=exif, quality=95)
-    elif kind == "50,000 px":
-        Image.new("L", (50_000, 25_000)).save(path)
+    SAVED[kind](Image.fromarray(panorama_pixels(0, 128)), path)
     return path
 
 
@@ -174,12 +183,9 @@ def saved(kind, path):  # noqa: C901 - one branch for each kind
         ("0 bytes", "a.jpg", ["a.jpg", "is empty"]),
         ("cut off", "a.png", ["a.png", "complete"]),
         ("transparent", "a.png", ["a.png", "transparent"]),
-        pytest.param(
-            "50,000 px", "a.png", ["once decode", "allowed"], marks=pytest.mark.filterwarnings(
-                "ignore::PIL.Image.DecompressionBombWarning")
-        ),
+        ("50,000 px", "a.png", ["50000x1000", "allowed"]),
     ],
-)  # fmt: skip
+)
 def test_a_file_that_is_no_panorama_is_refused_by_name(kind, name, said, tmp_path, out, capsys):
     path = saved(kind, tmp_path / name)
     assert panorama(*PLACE, "--view", f"{path}@46.0,7.7,0", out=out) == 2
