@@ -132,6 +132,8 @@ def test_views_are_dropped_drawn_and_looked_around_in(page, studio, ridge):
     assert (spec.views[0].lat, spec.views[0].lon, spec.views[0].heading) == (46.1, 7.65, 120)
 
     assert looking(page) == (90, 0)
+    page.locator(".ts-pano-view").evaluate("each => each.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(500)
     box = page.locator(".ts-pano-view").bounding_box()
     x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
     page.mouse.move(x, y)

@@ -292,7 +292,7 @@ def test_views_are_dropped_edited_and_removed(tab, placed, tmp_path):
     views = page[ui.given]
     rows = json.dumps([row(views[0]), row(views[1], lat="45.99", lon="7.6")])
     shown = tab.edit(event(rows=rows), *values(form(given=views)))
-    assert "2: 4.8 km NW" in shown
+    assert "2: 4.8 km W, 283°" in shown
     page = tab.remove(event(rows=rows, remove=views[0].key), *values(form(given=views)))
     (left,) = page[ui.given]
     assert (left.name, left.lat, left.lon) == ("bare.png", "45.99", "7.6")
