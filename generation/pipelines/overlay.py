@@ -100,7 +100,10 @@ def overlay(
     _draw_legend(draw, sources, _MARGIN_PX + tall + _LINE_PX + 8)
     for number, view in enumerate(sources.views):
         at = _MARGIN_PX, top + number * (thumb[1] + _LINE_PX + 8)
-        picture = _dimmed(view.pixels, sources.guide.local[0, number].numpy())
+        attended = np.sqrt(
+            sources.guide.local[0, number].numpy()
+        )  # its peak is one, its rest little
+        picture = _dimmed(view.pixels, attended)
         _paste(canvas, draw, picture, (*at, *thumb), VIEW_COLOURS[number], _told(number, view))
     if not sources.views:
         draw.text((_MARGIN_PX, top), "no panorama was given", _SOFT, font(14))
