@@ -37,6 +37,8 @@ CONTROLS = {
 """Name of a control in the report -> its table."""
 BEYOND = f"beyond_{BEYOND_KM:g}"
 YES, NO, UNKNOWN = "yes", "no", "no evidence"
+LEAST_SETS = 5
+"""Fewer sets tell nothing of others: one alone would have an interval without width."""
 MOST_SEAM = 1.5
 MOST_HEADING = 1e-5
 JUDGED = tuple(f"{base}{part}" for part in ("", GROUND) for base in BASES[:3])
@@ -61,7 +63,10 @@ Table = Float[np.ndarray, "n metrics"]
 
 
 def summary(table: Table, groups: Int[np.ndarray, " n"], seed: int = 0) -> Summary:
-    """Give mean, 95 % interval and count of each score; rows without it do not count."""
+    """Give mean, 95 % interval and count of each score; rows without it do not count.
+
+    There is no interval below ``LEAST_SETS`` sets.
+    """
     return {
         name: _mean(column, groups, seed) for name, column in zip(METRICS, table.T, strict=True)
     }
@@ -75,7 +80,13 @@ def _mean(
         return {"mean": None, "low": None, "high": None, "panoramas": 0}
     rows = np.stack([values[kept], np.ones(int(kept.sum()))], 1)
     point, low, high = bootstrap(rows, groups[kept], ratio, seed=seed)
-    return {"mean": point, "low": low, "high": high, "panoramas": int(kept.sum())}
+    enough = len(np.unique(groups[kept])) >= LEAST_SETS
+    return {
+        "mean": point,
+        "low": low if enough else None,
+        "high": high if enough else None,
+        "panoramas": int(kept.sum()),
+    }
 
 
 class Digest:

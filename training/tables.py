@@ -214,7 +214,6 @@ def steering(report: Mapping[str, Any]) -> str:
 _BESIDE_PANORAMAS = (
     ("copy", "copy of the nearest"),
     ("blend", "blend of three"),
-    ("satellite_only", "satellite only"),
     ("views_only", "panoramas only"),
     ("wrong_satellite", "wrong satellite"),
     ("wrong_views", "wrong panoramas"),
