@@ -106,6 +106,26 @@ def draw(page, steps):
     page.locator("#ts-pano-draw").click()
 
 
+def look_around(page):
+    """Drag what lies to the right into the middle, then turn left by the keys."""
+    assert looking(page) == (90, 0)
+    page.locator(".ts-pano-view").evaluate("each => each.scrollIntoView({block: 'center'})")
+    page.wait_for_timeout(500)
+    box = page.locator(".ts-pano-view").bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    page.mouse.move(x, y)
+    page.mouse.down()
+    page.mouse.move(x - 100, y, steps=6)
+    page.mouse.up()
+    azimuth, _ = looking(page)
+    assert 100 < azimuth < 160  # what lay to the right was dragged into the middle
+    page.locator(".ts-pano-view").focus()
+    page.keyboard.down("ArrowLeft")
+    page.wait_for_timeout(400)
+    page.keyboard.up("ArrowLeft")
+    assert (looking(page)[0] - azimuth + 180) % 360 - 180 < -3
+
+
 def test_views_are_dropped_drawn_and_looked_around_in(page, studio, ridge):
     _, out = studio
     page.locator("#ts-pano-drop input[type=file]").set_input_files([ridge, ridge])
@@ -131,23 +151,7 @@ def test_views_are_dropped_drawn_and_looked_around_in(page, studio, ridge):
     assert (spec.heading, spec.steps, len(spec.views)) == (90, 2, 1)
     assert (spec.views[0].lat, spec.views[0].lon, spec.views[0].heading) == (46.1, 7.65, 120)
 
-    assert looking(page) == (90, 0)
-    page.locator(".ts-pano-view").evaluate("each => each.scrollIntoView({block: 'center'})")
-    page.wait_for_timeout(500)
-    box = page.locator(".ts-pano-view").bounding_box()
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(x, y)
-    page.mouse.down()
-    page.mouse.move(x - 100, y, steps=6)
-    page.mouse.up()
-    azimuth, _ = looking(page)
-    assert 100 < azimuth < 160  # what lay to the right was dragged into the middle
-    page.locator(".ts-pano-view").focus()
-    page.keyboard.down("ArrowLeft")
-    page.wait_for_timeout(400)
-    page.keyboard.up("ArrowLeft")
-    assert (looking(page)[0] - azimuth + 180) % 360 - 180 < -3
-
+    look_around(page)
     with page.expect_download() as download:
         page.locator("#ts-pano-get-jpg").click()
     assert read_spec(download.value.path()) == spec

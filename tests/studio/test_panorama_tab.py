@@ -20,10 +20,12 @@ from generation.media.artifact import manifest_mistakes, read_artifact, read_spe
 from generation.media.panorama import panorama_jpeg
 from generation.spec import RunSpec
 from generation.studio import worker
+from generation.studio.gate import FILES
 from generation.studio.panorama_form import SATELLITE_CHOICES, PanoramaForm
 from generation.studio.panorama_recall import files_of, restore
 from generation.studio.panorama_stage import LEARNT, recent
 from generation.studio.panorama_tab import PanoramaTab, choose_image
+from generation.studio.panorama_viewer import VIEWER, VIEWER_CSS, VIEWER_JS
 from generation.studio.panorama_views import (
     around_html,
     list_html,
@@ -292,7 +294,7 @@ def test_views_are_dropped_edited_and_removed(tab, placed, tmp_path):
     views = page[ui.given]
     rows = json.dumps([row(views[0]), row(views[1], lat="45.99", lon="7.6")])
     shown = tab.edit(event(rows=rows), *values(form(given=views)))
-    assert "2: 4.8 km W, 283°" in shown
+    assert "2: 4.8 km W, 284°" in shown
     page = tab.remove(event(rows=rows, remove=views[0].key), *values(form(given=views)))
     (left,) = page[ui.given]
     assert (left.name, left.lat, left.lon) == ("bare.png", "45.99", "7.6")
@@ -388,3 +390,14 @@ def test_drawing_leaves_the_visitors_satellite_image_alone(tab):
     assert not other.stopped.is_set()
     tab.stop(SOMEONE)
     assert not other.stopped.is_set()
+
+
+def test_the_viewer_is_served_from_here_with_its_version_and_licence():
+    kind, script = FILES[VIEWER_JS]
+    assert kind.startswith("text/javascript")
+    assert script.read_text().startswith("// Pannellum 2.5.7")
+    assert "Permission is hereby granted" in (VIEWER / "COPYING").read_text()
+    sheet = FILES[VIEWER_CSS][1].read_text()
+    fetched = re.findall(r"url\([\"']?([^\"')]{0,20})", sheet)
+    assert fetched
+    assert all(each.startswith("data:") for each in fetched)  # nothing comes from elsewhere
