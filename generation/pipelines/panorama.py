@@ -133,6 +133,8 @@ class PanoramaPipeline:
         draft = self._draft(guide)
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
+        last = guidance.terms(guides.given, float(scheduler.timesteps[-1]) / 1000)
+        aim = guided(lambda subsets: [self._draft(guides[subset]) for subset in subsets], last)
         for i, t in enumerate(scheduler.timesteps):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
@@ -140,10 +142,10 @@ class PanoramaPipeline:
             velocity = guided(evaluate, guidance.terms(guides.given, float(t) / 1000))
             if on_step is not None and i + 1 < num_inference_steps:
                 clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
-                preview = to_bytes(self._decoded(clean, draft[:1]))[0]
+                preview = to_bytes(self._decoded(clean, draft[:1], aim[:1]))[0]
                 on_step(i + 1, num_inference_steps, preview)
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
-        images = to_bytes(self._decoded(x, draft))
+        images = to_bytes(self._decoded(x, draft, aim))
         if on_step is not None:
             on_step(num_inference_steps, num_inference_steps, images[0])
         return Drawn(images, guide)
@@ -152,10 +154,17 @@ class PanoramaPipeline:
         """Give the latents of what was looked up."""
         return self.codec.encode(guide.draft) + guide.correction
 
-    def _decoded(self, rest: Tensor, draft: Tensor) -> Tensor:
-        """Add what was drawn to the draft, and turn it into pixels in [-1, 1]."""
-        spread = self.views.detail_share * self.views.spread
-        return self.codec.decode(draft + rest * spread[:, None, None])
+    def _decoded(self, rest: Tensor, draft: Tensor, aim: Tensor) -> Tensor:
+        """Add what was drawn to the draft, and turn it into pixels in [-1, 1].
+
+        Args:
+            rest: What the draft lacks.
+            draft: What was looked up from all that is given.
+            aim: The same as guidance weighs it; what differs from it is detail.
+        """
+        share = self.views.detail_share
+        spread = share * self.views.spread
+        return self.codec.decode(aim + rest * spread[:, None, None] + share * (draft - aim))
 
     def _evaluate(
         self, guides: "Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]

@@ -3,10 +3,11 @@
 import pytest
 import torch
 from diffusers import UNet2DModel
+from diffusers.models.downsampling import Downsample2D
 from torch import nn
 from torch.nn import functional as F
 
-from generation.diffusion.azimuth import AzimuthConv2d, conv3, wrap_azimuth
+from generation.diffusion.azimuth import AzimuthConv2d, AzimuthDownsample2D, conv3, wrap_azimuth
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,15 @@ def test_a_wrapped_network_turns_with_its_input():
         first, turned = (network(v, t).sample for v in (x, x.roll(12, 3)))
     assert (plain[0].roll(12, 3) - plain[1]).abs().max() > 1e-3
     torch.testing.assert_close(first.roll(12, 3), turned, atol=1e-5, rtol=0)
+
+
+def test_the_lopsided_halving_of_autoencoders_wraps_too(x):
+    """It fills up below and on the right alone: what lies right of the last column is the first."""
+    torch.manual_seed(0)
+    network = nn.Sequential(Downsample2D(4, use_conv=True, padding=0, name="op"))
+    plain = network(x)
+    assert type(wrap_azimuth(network)[0]) is AzimuthDownsample2D
+    wrapped = network(x)
+    torch.testing.assert_close(wrapped[..., :-1], plain[..., :-1])
+    assert (wrapped[..., -1] - plain[..., -1]).abs().max() > 1e-3
+    torch.testing.assert_close(network(x.roll(6, 3)), wrapped.roll(3, 3), atol=1e-6, rtol=1e-5)

@@ -167,9 +167,10 @@ def test_every_guidance_scale_acts(pipeline, part):
     assert apart(draw(pipeline, make(), guidance=GuidanceScales(**{part: 2.5})), plain) > 3
 
 
-@pytest.mark.parametrize("steps", [1, 3])
-def test_a_scale_of_zero_is_the_input_left_away(pipeline, steps):
+@pytest.mark.parametrize(("steps", "detail"), [(1, 1.0), (3, 1.0), (3, 0.4)])
+def test_a_scale_of_zero_is_the_input_left_away(pipeline, steps, detail, monkeypatch):
     """Although the draft that is looked up knows the input, the picture does not."""
+    monkeypatch.setattr(pipeline.views, "detail_share", detail)
     silent = draw(pipeline, make(), steps=steps, guidance=GuidanceScales(views=0.0))
     assert apart(silent, draw(pipeline, without(make(), "views"), steps=steps)) <= 1
     assert apart(silent, draw(pipeline, make(), steps=steps)) > 10
