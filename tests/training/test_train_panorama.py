@@ -129,16 +129,16 @@ def weights(out, part):
     return load_safetensors(out / "weights" / part / "diffusion_pytorch_model.safetensors")
 
 
-@pytest.mark.parametrize(("stage", "share"), [("draft", 0.6), ("joint", 0.85)])
+@pytest.mark.parametrize(("stage", "share"), [("draft", 0.7), ("joint", 0.85)])
 def test_two_sets_are_learnt(folder, stage, share):
-    learner = task(folder, f"stage={stage}", "loop.batch_size=4", "keep_depth=0.0")
-    model, batches = learner.model.train(), learner.batches(0, 0, 1)
+    learner = task(folder, f"stage={stage}", "keep_depth=0.0", "drop_satellite=0.0")
+    model, batch = learner.model.train(), next(learner.batches(0, 0, 1))
     learnt = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(learnt, lr=5e-3)
+    optimizer = torch.optim.AdamW(learnt, lr=8e-3)
     torch.manual_seed(0)
     losses = []
-    for _ in range(30):
-        loss = model(next(batches))["loss"]
+    for _ in range(24):
+        loss = model(batch)["loss"]
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(learnt, 1.0)
