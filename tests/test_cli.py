@@ -11,7 +11,7 @@ from stand_in import draw
 
 from generation.cli import main
 from generation.errors import WeightsError
-from generation.media.artifact import read_spec, save_satellite
+from generation.media.artifact import read_spec, save_render
 from generation.spec import RunSpec
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +152,7 @@ def test_a_folder_that_is_a_file_is_refused_before_the_render(pipeline, tmp_path
 @pytest.fixture
 def saved(tmp_path):
     spec = RunSpec(lat=45.98, lon=7.66, seed=7, size=64, steps=2)
-    return save_satellite(draw(spec), tmp_path / "saved")
+    return save_render(draw(spec), tmp_path / "saved")
 
 
 @pytest.mark.usefixtures("pipeline")

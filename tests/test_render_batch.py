@@ -12,7 +12,7 @@ from tiny import make_pipeline
 from generation import load
 from generation.checkpoint import model_sha256
 from generation.errors import InvalidSpecError, MissingFileError, OutputError
-from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_satellite
+from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_render
 from generation.render_batch import (
     Row,
     main,
@@ -190,7 +190,7 @@ def test_a_restart_of_what_is_done_does_not_load_torch(tmp_path, out):
     requests = tmp_path / "r.jsonl"
     requests.write_text(json.dumps(GOOD[0]))
     known = model_sha256(tmp_path / "satellite-nano")
-    save_satellite(draw(RunSpec(**GOOD[0]), model_sha256=known), out)
+    save_render(draw(RunSpec(**GOOD[0]), model_sha256=known), out)
     code = (
         "import sys\nfrom generation.render_batch import main\n"
         f"code = main([{str(requests)!r}, '--out', {str(out)!r}])\n"

@@ -4,7 +4,7 @@ from stand_in import draw, repaint
 
 from generation.errors import LayoutError
 from generation.geo.layout import CLASSES, PALETTE
-from generation.media.artifact import read_artifact, save_satellite
+from generation.media.artifact import read_artifact, save_render
 from generation.media.image import open_rgb, png_bytes, png_text
 from generation.replay import compare, psnr_db, render_again
 from generation.spec import RunSpec
@@ -22,7 +22,7 @@ def spec():
 
 @pytest.fixture
 def paths(spec, tmp_path):
-    png, tif, layout, manifest = save_satellite(draw(spec), tmp_path / "out")
+    png, tif, layout, manifest = save_render(draw(spec), tmp_path / "out")
     return {"png": png, "tif": tif, "layout": layout, "json": manifest}
 
 
@@ -112,7 +112,7 @@ def drawn_layout(tmp_path):
 
 def test_a_layout_file_that_is_gone_is_replaced_by_its_saved_copy(drawn_layout, tmp_path):
     spec = RunSpec(lat=1.0, lon=2.0, size=64, layout=str(drawn_layout)).pinned()
-    png, tif, saved, manifest = save_satellite(draw(spec), tmp_path / "out")
+    png, tif, saved, manifest = save_render(draw(spec), tmp_path / "out")
     drawn_layout.write_bytes(png_bytes(PALETTE[np.zeros((64, 64), int)]))  # changed
     assert replay(png).text == "equal"
     drawn_layout.unlink()  # gone
@@ -124,7 +124,7 @@ def test_a_layout_file_that_is_gone_is_replaced_by_its_saved_copy(drawn_layout, 
 
 
 def test_a_layout_from_the_network_is_taken_from_its_saved_copy(spec, tmp_path):
-    paths = save_satellite(draw(spec, online=True), tmp_path)
+    paths = save_render(draw(spec, online=True), tmp_path)
 
     def changed_world(spec, **options):
         assert spec.layout_path is not None

@@ -17,17 +17,18 @@ def encoded(pixels, kind="PNG"):
     return {"bytes": buffer.getvalue(), "path": None}
 
 
-def make_row(number=0, views=4):
+def make_row(number=0, views=4, size=(HEIGHT, WIDTH)):
     """Give one set: skies over ground whose colour tells the azimuth, 3 km apart."""
     rng = np.random.default_rng(number)
     lat, lon = 45.0 + number, 7.0
+    height, width = size
     seen = []
     for view in range(views):
-        image = np.full((HEIGHT, WIDTH, 3), (120, 170, 230))
-        image[HEIGHT // 2 :] = rng.integers(40, 200, (1, WIDTH // 8, 3)).repeat(8, 1)
+        image = np.full((height, width, 3), (120, 170, 230))
+        image[height // 2 :] = rng.integers(40, 200, (1, width // 8, 3)).repeat(8, 1)
         image = (image + rng.normal(0, 8, image.shape)).clip(0, 255)
-        depth = np.zeros((HEIGHT, WIDTH), np.uint8)
-        depth[HEIGHT // 2 :] = np.linspace(255, 60, HEIGHT // 2)[:, None]
+        depth = np.zeros((height, width), np.uint8)
+        depth[height // 2 :] = np.linspace(255, 60, height // 2)[:, None]
         place = {"lat": lat + 0.027 * view, "lon": lon, "heading_deg": 0.0, "altitude_m": 1500.0}
         pictures = {"image": encoded(image.astype(np.uint8)), "depth": encoded(depth)}
         seen.append(place | pictures)
@@ -38,12 +39,12 @@ def make_row(number=0, views=4):
     }  # fmt: skip
 
 
-def write_sets(path, count=2, **changes):
+def write_sets(path, count=2, size=(HEIGHT, WIDTH), **changes):
     """Write a Parquet file of sets; ``changes`` are made to the last one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = [make_row(number) for number in range(count)]
+    rows = [make_row(number, size=size) for number in range(count)]
     rows[-1] |= changes
     pq.write_table(pa.Table.from_pylist(rows), path)
     return path

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.config import config
+from generation.diffusion.codec import signal
 from generation.diffusion.coordnet import (
     CoordNet,
     LearnedNulls,
@@ -113,7 +114,7 @@ class GeoSynthSdModel(nn.Module):
         """
         pipeline = self._placed(batch["image"].device)
         with torch.no_grad(), torch.autocast(batch["image"].device.type, enabled=False):
-            images = batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
+            images = signal(batch["image"])
             latents = pipeline.vae.encode(images, return_dict=False)[0].sample()
             latents = latents * pipeline.vae.config["scaling_factor"]
         noise = torch.randn_like(latents)

@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from generation.diffusion.codec import signal
 from generation.diffusion.surroundings import Surroundings
 from generation.errors import (
     ConfigError,
@@ -351,13 +352,6 @@ def surroundings(batch: dict[str, Tensor]) -> Surroundings:
     values["satellite"] = signal(batch["satellite"])
     values["depth"] = batch["depth"][:, None].float() / 255
     return Surroundings(**values)
-
-
-def signal(
-    pixels: UInt8[Tensor, "*batch height width 3"],
-) -> Float[Tensor, "*batch 3 height width"]:
-    """Turn bytes into [-1, 1], channels first."""
-    return pixels.movedim(-1, -3).float() / 127.5 - 1
 
 
 def _pixels(data: bytes, mode: str) -> np.ndarray:

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 
 from generation.checkpoint import load_part
 from generation.config import config
+from generation.diffusion.codec import signal
 from generation.diffusion.panorama_denoiser import ViewControlNet
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
@@ -34,7 +35,7 @@ from generation.pipelines.panorama_sd import MixedViewPipeline, with_text
 from generation.pipelines.parts import load_model, load_scheduler, load_text
 from generation.registry import locate
 from training.data import counted_batches, list_files
-from training.panorama_data import PanoramaDataset, ViewSet, read_sets, signal, surroundings
+from training.panorama_data import PanoramaDataset, ViewSet, read_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.trainer import LoopConfig
 

@@ -25,6 +25,7 @@ from generation.atomic import atomic_path
 from generation.conditioning import Condition
 from generation.config import load_config
 from generation.console import Parser, Progress, guarded, whole
+from generation.diffusion.codec import signal
 from generation.errors import ConfigError, OutputError
 from training.data import TileDataset, counted_batches, held_blocks
 from training.train_geosynth import GeoSynthConfig, GeoSynthModel, GeoSynthTask
@@ -122,7 +123,7 @@ def _errors(
     starts = range(0, len(rows), size)
     for start in starts:
         batch = default_collate([task.dataset[int(r), 0] for r in rows[start : start + size]])
-        x0 = model.codec.encode(batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1)
+        x0 = model.codec.encode(signal(batch["image"]))
         noise = torch.randn(x0.shape, generator=torch.Generator().manual_seed(start))
         condition = model.conditioner(model.given(batch))
         for share, sums in zip(SHARES, total.values(), strict=True):

@@ -26,7 +26,7 @@ from torch.nn import functional as F
 from generation.atomic import atomic_folder
 from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
-from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
+from generation.diffusion.codec import PatchCodec, signal, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
@@ -122,7 +122,7 @@ class AutoencoderModel(nn.Module):
 
         The losses of both players are added; neither's reaches the parameters of the other.
         """
-        cfg, images = self.cfg, batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
+        cfg, images = self.cfg, signal(batch["image"])
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             real, x0 = self.codec.tone(images), self.codec.encode(images)
         top = float(self.decoder.config["max_share"])

@@ -29,7 +29,7 @@ from torch.nn import functional as F
 from generation.checkpoint import PART_WEIGHTS, load_part, sha256_file
 from generation.conditioning import Condition, Given, SatelliteConditioner
 from generation.config import config, load_variant
-from generation.diffusion.codec import PatchCodec
+from generation.diffusion.codec import PatchCodec, signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
 from generation.errors import ConfigError
@@ -107,7 +107,7 @@ class GeoSynthModel(nn.Module):
             Lipman et al., "Flow Matching for Generative Modeling" (2023), Eqs. 20-23, with time
             running from data to noise; the law of times: Esser et al. (2024), Eq. 19.
         """
-        images = batch["image"].permute(0, 3, 1, 2).float() / 127.5 - 1
+        images = signal(batch["image"])
         # What is to be learnt is computed in full precision, also under autocast.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.codec.encode(images)

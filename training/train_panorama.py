@@ -29,14 +29,14 @@ from torch.nn import functional as F
 
 from generation.checkpoint import load_part
 from generation.config import config, load_variant
-from generation.diffusion.codec import PatchCodec
+from generation.diffusion.codec import PatchCodec, signal
 from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
 from generation.diffusion.surroundings import Surroundings
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PARTS, PanoramaPipeline
 from training.data import counted_batches, list_files
-from training.panorama_data import PanoramaDataset, read_sets, signal, surroundings
+from training.panorama_data import PanoramaDataset, read_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.panorama_sd import PanoramaSdConfig, PanoramaSdTask
 from training.trainer import LoopConfig, Task, run_recipe

@@ -114,7 +114,14 @@ class PatchCodec(ModelMixin, ConfigMixin):
 
 def to_signal(images: UInt8[np.ndarray, "n height width 3"]) -> Float[Tensor, "n 3 height width"]:
     """Turn bytes into the signal that diffusion works on, [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return signal(torch.from_numpy(np.ascontiguousarray(images)))
+
+
+def signal(
+    pixels: UInt8[Tensor, "*batch height width 3"],
+) -> Float[Tensor, "*batch 3 height width"]:
+    """Turn bytes that are tensors into that signal, channels before rows."""
+    return pixels.movedim(-1, -3).float() / 127.5 - 1
 
 
 def to_bytes(signal: Float[Tensor, "n 3 height width"]) -> UInt8[np.ndarray, "n height width 3"]:

@@ -51,7 +51,7 @@ from generation.spec import RunSpec
 
 __all__ = [
     "Artifact", "Rendered", "Renderer", "encode", "find_done", "make_record", "manifest_mistakes",
-    "pixels_sha256", "read_artifact", "read_spec", "save_render", "save_satellite", "stem_of",
+    "pixels_sha256", "read_artifact", "read_spec", "save_render", "stem_of",
 ]  # fmt: skip
 
 _MANIFEST = ".json"
@@ -184,10 +184,6 @@ def manifest_mistakes(path: Path) -> list[str]:
         elif not isinstance(about, dict) or _sha256(read_bytes(file)) != about.get("sha256"):
             mistakes.append(f"{file.name} has changed since it was written")
     return mistakes
-
-
-save_satellite = save_render
-"""Its name from when nothing else was rendered."""
 
 
 def find_done(

@@ -1,6 +1,5 @@
 """Panoramas: what stands around a place, from other panoramas and a satellite image."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,15 +11,15 @@ from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DConditionModel
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.atomic import atomic_folder
-from generation.checkpoint import load_configured, load_part, model_sha256, save_part
+from generation.checkpoint import load_configured, model_sha256
 from generation.diffusion.codec import PatchCodec, to_bytes
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
 from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
 from generation.diffusion.surroundings import Guide, Surroundings
 from generation.diffusion.views import MixedViewEncoder
-from generation.errors import CancelledError, InvalidSpecError, MissingFileError
+from generation.errors import CancelledError, InvalidSpecError
+from generation.pipelines.whole import load_parts, save_whole
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]
 PARTS = {
@@ -29,7 +28,6 @@ PARTS = {
     "views": MixedViewEncoder,
     "codec": PatchCodec,
 }
-_INDEX = "model_index.json"
 NOISE_LEVEL = 1000
 """Tells the noise of panoramas from that of satellite images of the same seed."""
 
@@ -66,14 +64,7 @@ class PanoramaPipeline:
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
         """Save every part in diffusers' layout, by default in half precision, all or nothing."""
-        index = {name: ["generation", cls.__name__] for name, cls in PARTS.items()}
-        with atomic_folder(folder) as staging:
-            for name in PARTS:
-                save_part(getattr(self, name), staging / name, half=half and name != "codec")
-            self.scheduler.save_pretrained(staging / "scheduler")
-            (staging / _INDEX).write_text(
-                json.dumps({"_class_name": "PanoramaPipeline", **index}, indent=2) + "\n"
-            )
+        save_whole(self, PARTS, folder, half=half)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "PanoramaPipeline":
@@ -83,12 +74,7 @@ class PanoramaPipeline:
             MissingFileError: The folder holds no such pipeline.
             WeightsError: A file is damaged, or does not fit its configuration.
         """
-        if not (folder / _INDEX).is_file():
-            raise MissingFileError(
-                f"{folder} holds no panorama pipeline: {_INDEX} is not there (give the folder that "
-                "save_pretrained wrote)"
-            )
-        parts = {name: load_part(part, folder / name) for name, part in PARTS.items()}
+        parts = load_parts(PARTS, folder, "panorama")
         scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
         pipeline = cls(**parts, scheduler=scheduler)
         pipeline.sha256 = model_sha256(folder)
@@ -129,16 +115,16 @@ class PanoramaPipeline:
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(seed) for seed in seeds]).to(self.device)
         guides = Guides(self.views, around)
-        guide = guides[guides.given]
-        draft = self._draft(guide)
+        drafts = _Drafts(self.codec, guides)
+        draft = drafts[guides.given]
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
         last = guidance.terms(guides.given, float(scheduler.timesteps[-1]) / 1000)
-        aim = guided(lambda subsets: [self._draft(guides[subset]) for subset in subsets], last)
+        aim = guided(lambda subsets: [drafts[subset] for subset in subsets], last)
         for i, t in enumerate(scheduler.timesteps):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
-            evaluate = partial(self._evaluate, guides, x, t.expand(len(x)))
+            evaluate = partial(self._evaluate, drafts, x, t.expand(len(x)))
             velocity = guided(evaluate, guidance.terms(guides.given, float(t) / 1000))
             if on_step is not None and i + 1 < num_inference_steps:
                 clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
@@ -148,11 +134,7 @@ class PanoramaPipeline:
         images = to_bytes(self._decoded(x, draft, aim))
         if on_step is not None:
             on_step(num_inference_steps, num_inference_steps, images[0])
-        return Drawn(images, guide)
-
-    def _draft(self, guide: Guide) -> Float[Tensor, "batch channels rows cols"]:
-        """Give the latents of what was looked up."""
-        return self.codec.encode(guide.draft) + guide.correction
+        return Drawn(images, guides[guides.given])
 
     def _decoded(self, rest: Tensor, draft: Tensor, aim: Tensor) -> Tensor:
         """Add what was drawn to the draft, and turn it into pixels in [-1, 1].
@@ -167,14 +149,14 @@ class PanoramaPipeline:
         return self.codec.decode(aim + rest * spread[:, None, None] + share * (draft - aim))
 
     def _evaluate(
-        self, guides: "Guides", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
+        self, drafts: "_Drafts", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
     ) -> Sequence[Tensor]:
-        share = (t / 1000)[:, None, None, None]
+        share, guides = (t / 1000)[:, None, None, None], drafts.guides
         velocities = []
         for subset in subsets:
             # What is drawn is the rest of the picture that the whole draft lacks; the draft of
             # fewer inputs lacks more, by this much, and only that is what its guide is trained on.
-            more = self._draft(guides[guides.given]) - self._draft(guides[subset])
+            more = drafts[guides.given] - drafts[subset]
             more = more / self.views.spread[:, None, None]
             velocity = self.denoiser(x_t + (1 - share) * more, t, guides[subset])
             velocities.append(velocity + more)
@@ -206,4 +188,18 @@ class Guides:
                 valid=around.valid & ("views" in subset),
             )
             self._made[subset] = self.views(told)
+        return self._made[subset]
+
+
+class _Drafts:
+    """The latents of what can be looked up with any subset of inputs, each computed once."""
+
+    def __init__(self, codec: PatchCodec, guides: Guides) -> None:
+        self.codec, self.guides = codec, guides
+        self._made: dict[frozenset[str], Tensor] = {}
+
+    def __getitem__(self, subset: frozenset[str]) -> Float[Tensor, "batch channels rows cols"]:
+        if subset not in self._made:
+            guide = self.guides[subset]
+            self._made[subset] = self.codec.encode(guide.draft) + guide.correction
         return self._made[subset]

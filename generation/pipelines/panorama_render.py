@@ -1,7 +1,5 @@
 """Panoramas: from a RunSpec to a finished picture with its crops and where it was found."""
 
-import math
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,17 +12,19 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from generation.diffusion.codec import to_signal
 from generation.diffusion.guidance import GuidanceScales
 from generation.diffusion.surroundings import Surroundings
-from generation.errors import InvalidSpecError, WeightsError, shown
-from generation.geo.location import Location
+from generation.errors import InvalidSpecError, shown
+from generation.geo.location import Location, great_circle_km
 from generation.geo.mercator import gsd_m, to_px
 from generation.geo.sphere import Band, bearing_deg, offset_m, perspective, turn
 from generation.media.panorama import PanoramaRender, open_panorama, placed_view, to_band
 from generation.pipelines.overhead import SIDE_PX, ZOOM, Overhead, overhead_of
 from generation.pipelines.overlay import SeenView, Sources, overlay
 from generation.pipelines.panorama import OnStep, PanoramaPipeline
-from generation.registry import find, list_models, locate
+from generation.pipelines.whole import made_by, stamped
+from generation.registry import find, list_models
 from generation.spec import RunSpec
 from generation.view_spec import FAR_KM, ViewSpec
 
@@ -64,11 +64,7 @@ def _pipeline(folder: Path, stamp: tuple[float, ...]) -> PanoramaPipeline:
 
 def load_panorama(name: str) -> PanoramaPipeline:
     """Give a registered pipeline of panoramas, loaded once as long as its files do not change."""
-    folder = locate(name)
-    stamp = tuple(p.stat().st_mtime for p in sorted(folder.rglob("*.safetensors")))
-    if not stamp:
-        raise WeightsError(f"{folder} holds no .safetensors (restore the model's folder)")
-    return _pipeline(folder, stamp)
+    return _pipeline(*stamped(name))
 
 
 def open_pipeline(name: str, *, online: bool = False) -> Any:  # noqa: ANN401 - by the card's family
@@ -148,16 +144,8 @@ def render(
         satellite=ground.rgb,
         layout=ground.layout,
         provenance={
-            "model": spec.model,
-            "model_sha256": pipeline.sha256,
-            "licence": find(spec.model).licence,
+            **made_by(spec, pipeline, seconds=time.perf_counter() - began, online=online),
             "attribution": ground.attribution,
-            "device": str(pipeline.device),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "threads": torch.get_num_threads(),
-            "seconds": round(time.perf_counter() - began, 3),
-            "online": online,
-            "synthetic": True,
             "notes": [LABEL, *notes, *told],
             **_shares(sources, views, place, ground),
         },
@@ -182,8 +170,10 @@ def open_views(spec: RunSpec, band: Band) -> tuple[list[OpenView], list[str]]:
     there = [_placed(view) for view in spec.views]
     _refuse_twins(there)
     views: list[OpenView] = []
-    for view, place in sorted(there, key=lambda pair: (_km(target, pair[1]), pair[0].file)):
-        km = _km(target, place)
+    for view, place in sorted(
+        there, key=lambda pair: (great_circle_km(target, pair[1]), pair[0].file)
+    ):
+        km = great_circle_km(target, place)
         if km > FAR_KM and not spec.far:
             raise InvalidSpecError(
                 f"view {shown(view.file, None)} stands {km:.0f} km away, {FAR_KM:g} km are "
@@ -220,16 +210,12 @@ def _opened(view: ViewSpec, place: Location, km: float, band: Band) -> OpenView:
     return OpenView(view, place, km, pixels, panorama.notes)
 
 
-def _km(a: Location, b: Location) -> float:
-    return math.hypot(*offset_m(a, b)) / 1000
-
-
 def _refuse_twins(views: Sequence[tuple[ViewSpec, Location]]) -> None:
     """Refuse a panorama that is there twice; files that tell their own place are compared here."""
     for j, (b, there) in enumerate(views):
         for a, here in views[:j]:
             same = a.file == b.file or (a.sha256 is not None and a.sha256 == b.sha256)
-            if same and _km(here, there) < _SAME_KM:
+            if same and great_circle_km(here, there) < _SAME_KM:
                 raise InvalidSpecError(
                     f"views {shown(a.file, None)} and {shown(b.file, None)} are one panorama at "
                     "one place (give it once)"
@@ -273,21 +259,16 @@ def _surroundings(
     satellite = blank if ground.rgb is None else ground.rgb
     has_satellite = ground.rgb is not None and spec.satellite_guidance != 0
     return Surroundings(
-        panoramas=_signal(panoramas)[None],
+        panoramas=to_signal(panoramas)[None],
         valid=(torch.arange(MAX_VIEWS) < used)[None],
         offset_m=torch.from_numpy(offsets)[None],
-        satellite=_signal(satellite)[None],
+        satellite=to_signal(satellite[None]),
         has_satellite=torch.tensor([has_satellite]),
         gsd_m=torch.tensor([gsd_m(place.lat, ZOOM)], dtype=torch.float32),
         lat_deg=torch.tensor([place.lat], dtype=torch.float32),
         depth=torch.zeros(1, 1, band.height, band.width),
         has_depth=torch.tensor([False]),
     )
-
-
-def _signal(pixels: np.ndarray) -> Tensor:
-    """Turn bytes into [-1, 1], channels before rows."""
-    return torch.from_numpy(pixels).movedim(-1, -3).float() / 127.5 - 1
 
 
 def turned(

@@ -1,7 +1,5 @@
 """Satellite images: any subset of a layout, a location and a sentence becomes a picture."""
 
-import json
-import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,8 +13,7 @@ from diffusers import ControlNetModel, FlowMatchEulerDiscreteScheduler, UNet2DCo
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.atomic import atomic_folder
-from generation.checkpoint import load_configured, load_part, model_sha256, save_part
+from generation.checkpoint import load_configured, model_sha256
 from generation.conditioning import Condition, SatelliteConditioner
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
@@ -28,15 +25,14 @@ from generation.errors import (
     CancelledError,
     InvalidSpecError,
     LayoutError,
-    MissingFileError,
-    WeightsError,
 )
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
 from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
 from generation.pipelines.steering import open_steering
-from generation.registry import SIMULATED, SIMULATED_NOTE, find, list_models, locate
+from generation.pipelines.whole import load_parts, made_by, save_whole, stamped
+from generation.registry import SIMULATED, SIMULATED_NOTE, find, list_models
 from generation.spec import RunSpec
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]
@@ -47,7 +43,6 @@ PARTS = {
     "codec": PatchCodec,
     "decoder": DetailDecoder,
 }
-_INDEX = "model_index.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,14 +96,7 @@ class SatellitePipeline:
 
     def save_pretrained(self, folder: Path, *, half: bool = True) -> None:
         """Save every part in diffusers' layout, by default in half precision, all or nothing."""
-        index = {name: ["generation", cls.__name__] for name, cls in PARTS.items()}
-        with atomic_folder(folder) as staging:
-            for name in PARTS:
-                save_part(getattr(self, name), staging / name, half=half and name != "codec")
-            self.scheduler.save_pretrained(staging / "scheduler")
-            (staging / _INDEX).write_text(
-                json.dumps({"_class_name": "SatellitePipeline", **index}, indent=2) + "\n"
-            )
+        save_whole(self, PARTS, folder, half=half)
 
     @classmethod
     def from_pretrained(cls, folder: Path) -> "SatellitePipeline":
@@ -118,12 +106,7 @@ class SatellitePipeline:
             MissingFileError: The folder holds no such pipeline.
             WeightsError: A file is damaged, or does not fit its configuration.
         """
-        if not (folder / _INDEX).is_file():
-            raise MissingFileError(
-                f"{folder} holds no satellite pipeline: {_INDEX} is not there (give the folder "
-                "that a training run or save_pretrained wrote)"
-            )
-        parts = {name: load_part(kind, folder / name) for name, kind in PARTS.items()}
+        parts = load_parts(PARTS, folder, "satellite")
         scheduler = load_configured(FlowMatchEulerDiscreteScheduler, folder / "scheduler")
         pipeline = cls(**parts, scheduler=scheduler)
         pipeline.sha256 = model_sha256(folder)
@@ -278,11 +261,7 @@ def _pipeline(folder: Path, stamp: tuple[float, ...]) -> SatellitePipeline:
 
 def load_pipeline(name: str) -> SatellitePipeline:
     """Give a registered pipeline, loaded once as long as its files do not change."""
-    folder = locate(name)
-    stamp = tuple(p.stat().st_mtime for p in sorted(folder.rglob("*.safetensors")))
-    if not stamp:
-        raise WeightsError(f"{folder} holds no .safetensors (restore the model's folder)")
-    return _pipeline(folder, stamp)
+    return _pipeline(*stamped(name))
 
 
 def open_pipeline(name: str, *, online: bool = False) -> Any:  # noqa: ANN401 - by the card's family
@@ -359,16 +338,8 @@ def render(
         spec=spec,
         window=window,
         provenance={
-            "model": spec.model,
-            "model_sha256": pipeline.sha256,
-            "licence": find(spec.model).licence,
+            **made_by(spec, pipeline, seconds=time.perf_counter() - began, online=online),
             "attribution": layout.attribution if layout is not None else "",
-            "device": str(pipeline.device),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__},
-            "threads": torch.get_num_threads(),
-            "seconds": round(time.perf_counter() - began, 3),
-            "online": online,
-            "synthetic": True,
             "notes": notes,
             **({"sound": heard.about} if heard else {}),
         },

@@ -48,7 +48,7 @@ class Controls:
 
     def _place(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Place")
+            title("Place")
             self.world = gr.HTML(
                 world_html(FIRST.lat, FIRST.lon), js_on_load=CLICK_JS, elem_id="ts-world", **_HTML
             )
@@ -61,7 +61,7 @@ class Controls:
 
     def _layout(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Layout")
+            title("Layout")
             self.choice = gr.Radio(
                 list(LAYOUT_CHOICES),
                 value=DEFAULT.layout,
@@ -130,7 +130,7 @@ class Controls:
     def _sound(self) -> None:
         silent = why_silent()
         with gr.Column(elem_classes="ts-card", elem_id="ts-sound"):
-            _title("Sound")
+            title("Sound")
             self.heard = gr.Radio(
                 list(SOUND_CHOICES),
                 value="none",
@@ -159,7 +159,7 @@ class Controls:
                 )
                 self.sound_about = gr.HTML("", js_on_load=None, **_HTML)
             with gr.Row(visible=False) as self.sound_row:
-                self.sound_guidance = _guidance("Guidance by the sound", DEFAULT.sound_guidance)
+                self.sound_guidance = guidance("Guidance by the sound", DEFAULT.sound_guidance)
                 self.sound_model = gr.Dropdown(
                     _models("sound-space"),
                     value=DEFAULT.sound_model,
@@ -170,7 +170,7 @@ class Controls:
 
     def _prompt(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Prompt")
+            title("Prompt")
             self.prompt = gr.Textbox(
                 DEFAULT.prompt,
                 label="Prompt",
@@ -187,17 +187,7 @@ class Controls:
                 self.cancel = gr.Button(
                     "Cancel", interactive=False, scale=1, min_width=90, elem_id="ts-cancel"
                 )
-            with gr.Row(elem_classes="ts-row-end"):
-                self.seed = gr.Textbox(
-                    random_seed,
-                    label="Seed",
-                    scale=2,
-                    min_width=120,
-                    max_lines=1,
-                    elem_id="ts-seed",
-                )
-                self.new_seed = gr.Button("New seed", size="md", scale=1, min_width=90)
-                self.keep = gr.Checkbox(True, label="Keep this seed", scale=1, min_width=130)
+            self.seed, self.new_seed, self.keep = seed_row("ts-seed")
             self._settings()
 
     def _settings(self) -> None:
@@ -207,22 +197,17 @@ class Controls:
                 self.size = _slider("Size, pixels", 64, 1024, 8, DEFAULT.size, "ts-size")
                 self.zoom = _slider("Zoom", 0, 22, 1, DEFAULT.zoom, "ts-zoom")
             self.ground = gr.HTML("", js_on_load=None, elem_id="ts-ground", **_HTML)
-            gr.HTML(
-                '<h3 class="ts-sub">Guidance</h3><p class="ts-caption">How far an input is '
-                "followed: 0 ignores it, 1 is as trained, more exaggerates it.</p>",
-                js_on_load=None,
-                **_HTML,
-            )
+            about_guidance()
             with gr.Row():
-                self.text_guidance = _guidance("Prompt", DEFAULT.text_guidance)
-                self.location_guidance = _guidance("Location", DEFAULT.location_guidance)
-                self.layout_guidance = _guidance("Layout", DEFAULT.layout_guidance)
+                self.text_guidance = guidance("Prompt", DEFAULT.text_guidance)
+                self.location_guidance = guidance("Location", DEFAULT.location_guidance)
+                self.layout_guidance = guidance("Layout", DEFAULT.layout_guidance)
             self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
             self.model = gr.Dropdown(_models("satellite"), value=DEFAULT.model, label="Model")
 
     def _result(self) -> None:
         with gr.Column(elem_classes="ts-card", elem_id="ts-result"):
-            _title("Result")
+            title("Result")
             self.stage = gr.HTML(empty_stage(), js_on_load=SCROLL_JS, elem_id="ts-stage", **_HTML)
             with gr.Row(visible=False, elem_id="ts-downloads") as self.downloads:
                 gr.HTML("Download", js_on_load=None, min_width=70, scale=0, **_HTML)
@@ -231,7 +216,7 @@ class Controls:
                     for label, kind in (("PNG", "png"), ("GeoTIFF", "tif"), ("Manifest", "json"))
                 ]
         with gr.Column(elem_classes="ts-card"):
-            _title("Latest results")
+            title("Latest results")
             self.history = gr.HTML(
                 history_html([]), js_on_load=CHIPS_JS, elem_id="ts-history", **_HTML
             )
@@ -244,7 +229,8 @@ class Controls:
                 )
 
 
-def _title(text: str) -> gr.HTML:
+def title(text: str) -> gr.HTML:
+    """Head a card."""
     return gr.HTML(f'<h2 class="ts-title">{text}</h2>', js_on_load=None, **_HTML)
 
 
@@ -258,7 +244,35 @@ def _slider(
     return gr.Slider(low, high, value=value, step=step, label=label, min_width=180, elem_id=elem_id)
 
 
-def _guidance(name: str, value: float) -> gr.Slider:
+def about_guidance() -> gr.HTML:
+    """Say what the sliders below mean."""
+    return gr.HTML(
+        '<h3 class="ts-sub">Guidance</h3><p class="ts-caption">How far an input is '
+        "followed: 0 ignores it, 1 is as trained, more exaggerates it.</p>",
+        js_on_load=None,
+        **_HTML,
+    )
+
+
+def seed_row(elem_id: str) -> tuple[gr.Textbox, gr.Button, gr.Checkbox]:
+    """Ask for the seed: its value, a button for another one, and whether it stays."""
+    with gr.Row(elem_classes="ts-row-end"):
+        return (
+            gr.Textbox(
+                random_seed,
+                label="Seed",
+                scale=2,
+                min_width=120,
+                max_lines=1,
+                elem_id=elem_id,
+            ),
+            gr.Button("New seed", size="md", scale=1, min_width=90),
+            gr.Checkbox(True, label="Keep this seed", scale=1, min_width=130),
+        )
+
+
+def guidance(name: str, value: float) -> gr.Slider:
+    """Ask how far an input is followed."""
     return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=name, min_width=180)
 
 

@@ -3,9 +3,8 @@
 import gradio as gr
 
 from generation.registry import is_here, list_models
-from generation.spec import MAX_GUIDANCE, MAX_PROMPT, RunSpec
-from generation.studio.controls import FIRST
-from generation.studio.form import random_seed
+from generation.spec import MAX_PROMPT, RunSpec
+from generation.studio.controls import FIRST, about_guidance, guidance, seed_row, title
 from generation.studio.map_widget import CHIPS_JS, CLICK_JS, examples_html, world_html
 from generation.studio.panorama_form import SATELLITE_CHOICES
 from generation.studio.panorama_stage import empty_stage, history_html
@@ -45,7 +44,7 @@ class PanoramaControls:
 
     def _place(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Place")
+            title("Place")
             self.world = gr.HTML(
                 world_html(FIRST.lat, FIRST.lon),
                 js_on_load=CLICK_JS,
@@ -74,7 +73,7 @@ class PanoramaControls:
 
     def _views(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Panoramas from nearby")
+            title("Panoramas from nearby")
             self.drop = gr.File(
                 label=f"Drop up to {MAX_VIEWS_GIVEN} panoramas (2:1 or with GPano; the nearest 3 "
                 "are used)",
@@ -94,7 +93,7 @@ class PanoramaControls:
 
     def _satellite(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            _title("Satellite image")
+            title("Satellite image")
             self.choice = gr.Radio(
                 list(SATELLITE_CHOICES),
                 value=DEFAULT.satellite,
@@ -133,39 +132,24 @@ class PanoramaControls:
                 self.stop = gr.Button(
                     "Stop", interactive=False, scale=1, min_width=90, elem_id="ts-pano-stop"
                 )
-            with gr.Row(elem_classes="ts-row-end"):
-                self.seed = gr.Textbox(
-                    random_seed,
-                    label="Seed",
-                    scale=2,
-                    min_width=120,
-                    max_lines=1,
-                    elem_id="ts-pano-seed",
-                )
-                self.new_seed = gr.Button("New seed", size="md", scale=1, min_width=90)
-                self.keep = gr.Checkbox(True, label="Keep this seed", scale=1, min_width=130)
+            self.seed, self.new_seed, self.keep = seed_row("ts-pano-seed")
             with gr.Accordion("More", open=False, elem_id="ts-pano-more"):
                 self.steps = gr.Slider(
                     1, 200, value=DEFAULT.steps, step=1, label="Steps", elem_id="ts-pano-steps"
                 )
-                gr.HTML(
-                    '<h3 class="ts-sub">Guidance</h3><p class="ts-caption">How far an input is '
-                    "followed: 0 ignores it, 1 is as trained, more exaggerates it.</p>",
-                    js_on_load=None,
-                    **_HTML,
-                )
+                about_guidance()
                 with gr.Row():
-                    self.satellite_guidance = _guidance(
+                    self.satellite_guidance = guidance(
                         "Satellite image", DEFAULT.satellite_guidance
                     )
-                    self.views_guidance = _guidance("Panoramas", DEFAULT.views_guidance)
+                    self.views_guidance = guidance("Panoramas", DEFAULT.views_guidance)
                 self.model = gr.Dropdown(
                     list_models("panorama"), value=DEFAULT.model, label="Model"
                 )
 
     def _result(self) -> None:
         with gr.Column(elem_classes="ts-card", elem_id="ts-pano-result"):
-            _title("Panorama")
+            title("Panorama")
             self.stage = gr.HTML(
                 empty_stage(self.absent),
                 js_on_load=MOUNT_JS + SCROLL_JS,
@@ -179,7 +163,7 @@ class PanoramaControls:
                     for label, kind in _FILES
                 ]
         with gr.Column(elem_classes="ts-card"):
-            _title("Latest panoramas")
+            title("Latest panoramas")
             self.history = gr.HTML(
                 history_html([]), js_on_load=CHIPS_JS, elem_id="ts-pano-history", **_HTML
             )
@@ -213,11 +197,3 @@ def why_absent() -> str:
         f"No panorama can be drawn here: the weights of {DEFAULT.model} are missing (put their "
         "folder into assets/ or below TERRASCAPE_HOME, and start the studio again)."
     )
-
-
-def _title(text: str) -> gr.HTML:
-    return gr.HTML(f'<h2 class="ts-title">{text}</h2>', js_on_load=None, **_HTML)
-
-
-def _guidance(name: str, value: float) -> gr.Slider:
-    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=name, min_width=180)

@@ -15,7 +15,7 @@ import pytest
 from stand_in import draw
 from test_cli_pipeline import tiny_home  # noqa: F401 - a fixture, for checkouts without weights
 
-from generation.media.artifact import manifest_mistakes, read_spec, save_satellite
+from generation.media.artifact import manifest_mistakes, read_spec, save_render
 from generation.registry import is_here
 from generation.spec import RunSpec
 
@@ -191,7 +191,7 @@ def test_streets_are_asked_for_when_allowed_and_a_dead_line_is_told(page):
 
 def test_an_opened_file_shows_its_layout_and_fills_the_page(page, studio, tmp_path):
     spec = RunSpec(lat=-3.1, lon=-60.0, size=64)
-    saved = save_satellite(draw(spec), studio[1])
+    saved = save_render(draw(spec), studio[1])
     shutil.copy(saved[1], tmp_path / "elsewhere.tif")
     page.get_by_text("Open a file", exact=True).click()
     page.locator("#ts-open input[type=file]").set_input_files(tmp_path / "elsewhere.tif")

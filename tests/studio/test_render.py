@@ -19,7 +19,7 @@ from generation.errors import CancelledError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.overpass import OverpassSource
 from generation.geo.sources import FileSource
-from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_satellite
+from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_render
 from generation.spec import RunSpec
 from generation.studio import worker
 from generation.studio.form import SHARED, Form
@@ -344,12 +344,12 @@ def test_an_opened_file_shows_its_layout_beside_it(tab, rendered, tmp_path, inde
 
 
 def test_a_layout_that_cannot_be_had_as_it_was_is_not_made_up(tab, tmp_path):
-    manifest = save_satellite(draw(SPEC), tmp_path / "elsewhere")[-1]  # its layout is no real one
+    manifest = save_render(draw(SPEC), tmp_path / "elsewhere")[-1]  # its layout is no real one
     manifest.with_suffix(".layout.png").unlink()
     page = tab.open_file(str(manifest.with_suffix(".tif")))[tab.ui.stage]
     assert len(pictures(page)) == 1
     assert "Its layout is not here" in page
-    none = save_satellite(draw(replace(SPEC, layout="none")), tmp_path / "elsewhere")[0]
+    none = save_render(draw(replace(SPEC, layout="none")), tmp_path / "elsewhere")[0]
     assert "Drawn without a layout" in tab.open_file(str(none))[tab.ui.stage]
 
 

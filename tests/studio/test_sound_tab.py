@@ -23,7 +23,7 @@ from generation.encoders.sound_space import SoundSpace
 from generation.errors import TerrascapeError
 from generation.geo.location import Location
 from generation.geo.mercator import Window
-from generation.media.artifact import read_artifact, read_spec, save_satellite
+from generation.media.artifact import read_artifact, read_spec, save_render
 from generation.media.geotiff import geotiff_bytes
 from generation.spec import RunSpec
 from generation.studio.form import SHARED, Form
@@ -207,7 +207,7 @@ def test_a_steered_render_is_told_of_and_brought_back(tabs, clip):
 
 
 def saved(spec, out):
-    return read_artifact(save_satellite(draw(spec), out)[-1])
+    return read_artifact(save_render(draw(spec), out)[-1])
 
 
 def test_words_come_back_and_the_prompt_is_its_own(tabs):

@@ -12,7 +12,7 @@ from generation.errors import InvalidSpecError, LayoutError, TerrascapeError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.layout import LAYERS, PALETTE
 from generation.geo.overpass import OverpassSource
-from generation.media.artifact import read_artifact, save_satellite
+from generation.media.artifact import read_artifact, save_render
 from generation.spec import RunSpec
 from generation.studio.drawing import CANVAS_PX, canvas, read_drawing, save_drawing
 from generation.studio.form import SHARED, Form
@@ -101,7 +101,7 @@ def test_a_drawn_layout_is_a_file_that_a_spec_can_name(tmp_path):
 def test_a_result_fills_the_page_again(tmp_path):
     path = save_drawing(read_drawing(np.tile(PALETTE[5], (64, 64, 1))), 64, tmp_path)
     for spec in (SPEC, replace(SPEC, layout=str(path)).pinned()):
-        manifest = save_satellite(draw(spec), tmp_path)[-1]
+        manifest = save_render(draw(spec), tmp_path)[-1]
         back = restore(read_artifact(manifest), tmp_path)
         assert back.note == ""
         assert back.form.spec(tmp_path) == spec
@@ -112,7 +112,7 @@ def test_a_layout_outside_of_the_results_is_not_opened(tmp_path):
     drawn = save_drawing(read_drawing(np.tile(PALETTE[5], (64, 64, 1))), 64, tmp_path)
     elsewhere.write_bytes(drawn.read_bytes())
     spec = replace(SPEC, layout=str(elsewhere)).pinned()
-    manifest = save_satellite(draw(spec), out)[-1]
+    manifest = save_render(draw(spec), out)[-1]
     back = restore(read_artifact(manifest), out)
     assert back.form.file == str(manifest.with_name(f"{manifest.stem}.layout.png"))
     (out / f"{manifest.stem}.layout.png").unlink()
@@ -123,7 +123,7 @@ def test_a_layout_outside_of_the_results_is_not_opened(tmp_path):
 
 def test_the_strip_lists_whole_results_newest_first_and_escapes(tmp_path):
     for seed in range(3):
-        save_satellite(draw(replace(SPEC, seed=seed)), tmp_path)
+        save_render(draw(replace(SPEC, seed=seed)), tmp_path)
     (tmp_path / "broken.json").write_text("{")
     found = recent(tmp_path, limit=2)
     assert [artifact.spec.seed for artifact in found] == [2, 1]

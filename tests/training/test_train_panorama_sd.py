@@ -1,6 +1,5 @@
 """The full-size recipe of panoramas with tiny random weights: it trains, resumes, and draws."""
 
-import io
 import json
 from pathlib import Path
 
@@ -8,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_sets import HEIGHT, WIDTH, write_sets
 
 from generation.checkpoint import load_safetensors, model_sha256
 from generation.config import load_config, load_variant
 from generation.errors import ConfigError
-from generation.geo.mercator import gsd_m
 from generation.pipelines.panorama_sd import MixedViewPipeline
 from generation.pipelines.parts import Options
 from training.panorama_data import surroundings
@@ -24,51 +23,6 @@ from training.train_panorama import main as train
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 TINY = CONFIGS / "panorama_full_tiny.yaml"
-HEIGHT, WIDTH = 32, 128
-
-
-def encoded(pixels, kind="PNG"):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return {"bytes": buffer.getvalue(), "path": None}
-
-
-def write_sets(path, count=2, views=4, size=(HEIGHT, WIDTH)):
-    """Write sets in the schema of training.panorama_sets, their pixels made up."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    rng = np.random.default_rng(0)
-    rows = []
-    for number in range(count):
-        lat, lon = 45.0 + number, 7.0
-        seen = []
-        for view in range(views):
-            sky = np.linspace(220, 60, size[0])[:, None, None]
-            image = np.broadcast_to(sky, (*size, 3)) + rng.integers(-20, 20, (1, size[1], 3))
-            depth = np.repeat(np.arange(size[0])[:, None] * 4, size[1], 1)
-            seen.append(
-                {
-                    "lat": lat + 0.05 * view,
-                    "lon": lon,
-                    "heading_deg": 0.0,
-                    "altitude_m": 1500.0,
-                    "image": encoded(image.clip(0, 255).astype(np.uint8)),
-                    "depth": encoded(depth.astype(np.uint8)),
-                }
-            )
-        rows.append(
-            {
-                "set_id": f"train-{number}",
-                "lat": lat,
-                "lon": lon,
-                "satellite": encoded(rng.integers(0, 255, (448, 448, 3)).astype(np.uint8)),
-                "satellite_gsd_m": gsd_m(lat, 8),
-                "views": seen,
-            }
-        )
-    pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
 
 
 @pytest.fixture(scope="module")
