@@ -280,8 +280,9 @@ def panorama(report: Mapping[str, Any]) -> str:
         + (
             "\nIn the second table: model from one / from three panoramas / copy / blend. "
             f"{data['targets']} targets in {data['sets']} sets,\n{data['label']}, of a block where "
-            f"nothing learnt from stood. Step over the edge: {seam} of all\nother steps, {border} of "
-            f"those over borders of patches. Another heading changes latents\nby at most {apart:.0e}.\n"
+            f"nothing learnt from stood. Step over the edge: {seam} of all\nother steps, {border} "
+            "of those over borders of patches. Another heading changes latents\n"
+            f"by at most {apart:.0e}.\n"
         )
     )
 
