@@ -6,6 +6,7 @@ from pathlib import Path
 
 from generation.console import Parser, Progress, print_json, real, tell_notes, whole
 from generation.errors import InvalidSpecError
+from generation.registry import find
 from generation.spec import DEFAULT_MODELS, RunSpec
 from generation.view_spec import ViewSpec
 
@@ -20,11 +21,16 @@ _SATELLITE_NUMBERS = {
     "layout_guidance": "how far the layout is exaggerated, 0 to 20",
     "sound_guidance": "how far the sound is exaggerated, 0 to 20",
 }
+_SCALE = (
+    "0: not used, 1: as trained; more exaggerates, which makes the embedded model's panoramas less "
+    "like the real ones (0 to 20, above 2 with a note)"
+)
 _PANORAMA_NUMBERS = {
     "seed": "chooses the noise, 0 to 2^63 - 1",
     "steps": "steps of the sampler, 1 to 200",
-    "satellite_guidance": "how far the satellite image is exaggerated, 0 to 20; 0: not used",
-    "views_guidance": "how far the other panoramas are exaggerated, 0 to 20; 0: not used",
+    "text_guidance": "how far the prompt is exaggerated, 0 to 20",
+    "satellite_guidance": f"how far the satellite image is followed; {_SCALE}",
+    "views_guidance": f"how far the other panoramas are followed; {_SCALE}",
 }
 _ROOM_BYTES = 4_000_000
 """More than the files of a panorama take."""
@@ -67,8 +73,8 @@ def _add_panorama(kinds: "argparse._SubParsersAction[Parser]") -> None:
         help="a view all around",
         description=(
             "Draw a panorama of a place from panoramas nearby and a satellite image, any of which "
-            "may be missing; or, with --path, the panoramas of a walk. The embedded model learnt "
-            "from panoramas rendered from terrain, seen from 1,500 m over the ground."
+            "may be missing; or, with --path, the panoramas of a walk. The embedded model "
+            f"{find(DEFAULT_MODELS['panorama']).learnt}."
         ),
     )
     parser.add_argument("--lat", type=real, help="degrees north")
@@ -95,9 +101,16 @@ def _add_panorama(kinds: "argparse._SubParsersAction[Parser]") -> None:
         metavar="WHICH",
         help="none, generated, a GeoTIFF or a .vrt of such; auto: generated where there is a map",
     )
-    parser.add_argument("--prompt", default="", help="what a generated one should look like")
     parser.add_argument(
-        "--layout", default="auto", help="what it follows: auto, none, or the path of a map file"
+        "--layout",
+        default="auto",
+        help="what a generated one follows: auto, none, or the path of a map file",
+    )
+    parser.add_argument(
+        "--prompt",
+        default="",
+        help="what it should look like: read by a generated satellite image, and by models of "
+        "panoramas that take words, which the embedded one does not",
     )
     _add_numbers(parser, _PANORAMA_NUMBERS)
     parser.add_argument(
@@ -182,7 +195,13 @@ def _render_walk(fields: dict[str, object], args: argparse.Namespace) -> None:
     frames = 12 if args.frames is None else args.frames
     walk = Walk.along(args.path, frames, fields, heading_deg=args.heading)
     with output_folder(args.out, needed_bytes=_ROOM_BYTES * frames):
-        done = render_walk(walk, args.out, on_frame=Progress("frame"), online=args.online)
+        done = render_walk(
+            walk,
+            args.out,
+            on_frame=Progress("frame"),
+            on_ground=Progress("satellite image"),
+            online=args.online,
+        )
     tell_notes(done.notes)
     if args.json:
         print_json({"files": [str(path) for path in done.files], "seconds": done.seconds})

@@ -60,6 +60,10 @@ class ModelCard:
     """Where the foreign checkpoint is published that ``terrascape convert`` makes it of."""
     recipe: str = ""
     """The command that trains it, of models that nobody publishes."""
+    reads_prompt: bool = True
+    """Of pipelines: whether they listen to words."""
+    learnt: str = ""
+    """What it learnt from, where each of its pictures says so."""
 
 
 _HINTS = {"SAM": "segments", "Canny": "edges"}
@@ -131,6 +135,8 @@ _CARDS = (
         "rendered from terrain",
         local="panorama-nano",
         licence="Apache-2.0",
+        reads_prompt=False,
+        learnt="learnt from panoramas rendered from terrain, seen from 1,500 m over the ground",
     ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),

@@ -221,6 +221,10 @@ def weights_sha256(name: str, *, online: bool) -> str:
         from generation.pipelines.folders import find_folders
 
         return find_folders(card.name, online=online).sha256()
+    if card.family == "mixed-view":
+        from generation.pipelines.panorama_sd import mixed_view_sha256
+
+        return mixed_view_sha256(card.name, online=online)
     return model_sha256(locate(card.name))
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from generation.errors import LayoutError, MissingFileError
+from generation.checkpoint import sha256_file
+from generation.errors import LayoutError, MissingFileError, shown
 from generation.media.artifact import Artifact, manifest_mistakes
 from generation.media.image import read_bytes
 from generation.media.record import (
@@ -20,6 +21,7 @@ from generation.media.record import (
     make_record,
     pixels_sha256,
 )
+from generation.spec import RunSpec
 
 MAX_THREADS = 256
 CLOSE_DB = 30.0
@@ -48,7 +50,7 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
 
     A layout file that is gone or changed is replaced by the layout saved beside the artefact, and
     so is one that came from the network, since maps change. Views and satellite images out of files
-    must be there as they were.
+    must be there as they were, or lie beside the artefact, as they do when a folder was moved.
 
     Args:
         artifact: What was read from disk.
@@ -60,13 +62,12 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
         MissingFileError: A view or the satellite image of a panorama is gone.
         InvalidSpecError: It has changed.
     """
-    if artifact.spec.kind == "panorama":
-        dataclasses.replace(artifact.spec, layout="none", layout_sha256=None).pinned()
-    saved = _saved_layout(artifact)
+    spec = _found_again(artifact)
+    saved = _saved_layout(artifact, spec)
     with _recorded_threads(artifact):
         if saved is None:
-            return renderer(artifact.spec, **options)
-        spec = dataclasses.replace(artifact.spec, layout=str(saved), layout_sha256=None).pinned()
+            return dataclasses.replace(renderer(spec, **options), spec=artifact.spec)
+        spec = dataclasses.replace(spec, layout=str(saved), layout_sha256=None).pinned()
         return _as_recorded(renderer(spec, **options), artifact)
 
 
@@ -114,9 +115,60 @@ def _recorded_threads(artifact: Artifact) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _saved_layout(artifact: Artifact) -> Path | None:
+def _found_again(artifact: Artifact) -> RunSpec:
+    """Give the spec with its views and its satellite image where they lie now.
+
+    Raises:
+        MissingFileError: One of them is gone.
+        InvalidSpecError: It has changed.
+    """
+    spec, changes = artifact.spec, dict[str, object]()
+    if spec.kind != "panorama":
+        return spec
+    if spec.satellite_path is not None:
+        there = _beside(artifact, "satellite", spec.satellite_path, spec.satellite_sha256)
+        changes["satellite"] = str(there)
+    if spec.views:
+        changes["views"] = tuple(
+            dataclasses.replace(
+                view, file=str(_beside(artifact, "view", Path(view.file), view.sha256))
+            )
+            for view in spec.views
+        )
+    found = dataclasses.replace(spec, **changes)  # type: ignore[arg-type]  # its fields
+    dataclasses.replace(found, layout="none", layout_sha256=None).pinned()
+    return found
+
+
+def _beside(artifact: Artifact, what: str, path: Path, sha256: str | None) -> Path:
+    """Give the place of an input: where it was or, with the same content, beside the artefact.
+
+    A changed file stays where it is; its fingerprint tells.
+    """
+    parts = path.relative_to(path.anchor).parts if sha256 else ()
+    ends = [Path(*parts[start:]) for start in reversed(range(len(parts)))]
+    for candidate in (path, *(artifact.path.parent / end for end in ends)):
+        if _holds(candidate, sha256):
+            return candidate
+    if _holds(path, None):
+        return path
+    known = f" whose fingerprint is {sha256}" if sha256 else ""
+    raise MissingFileError(
+        f"{what}={shown(str(path), None)} is no file{known}, nor does it lie beside "
+        f"{artifact.path.name} (put it into one of the two places)"
+    )
+
+
+def _holds(path: Path, sha256: str | None) -> bool:
+    """Tell whether a file is there, and with what content if that is known."""
+    try:
+        return path.is_file() and sha256 in (None, sha256_file(path))
+    except OSError:  # also a name that is too long to ask for
+        return False
+
+
+def _saved_layout(artifact: Artifact, spec: RunSpec) -> Path | None:
     """Give the saved layout where it must stand in for the original; None: the original is fine."""
-    spec = artifact.spec
     provenance = artifact.record.get("provenance")
     online = isinstance(provenance, dict) and bool(provenance.get("online"))
     if spec.layout == "none" or (spec.layout_path is None and not online):

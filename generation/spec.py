@@ -61,7 +61,8 @@ class RunSpec:
     kind: str = "satellite"
     """What is rendered, one of ``KINDS``."""
     lat: float
-    """Latitude of the centre, degrees; within the web-mercator map."""
+    """Latitude of the centre, degrees; within the web-mercator map, except for a panorama without
+    a satellite image."""
     lon: float
     """Longitude of the centre, degrees, -180 to 180."""
     prompt: str = ""

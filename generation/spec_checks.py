@@ -203,7 +203,10 @@ def fingerprint_mistakes(
 
 
 def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str]:
-    """Check the point and, where size and zoom are fine (``windowed``), the square around it."""
+    """Check the point and, where size and zoom are fine (``windowed``), the square around it.
+
+    A panorama has no square; only its satellite image needs a place on the map.
+    """
     given = {name: values[name] for name in LATLON if values[name] is not dataclasses.MISSING}
     wrong = [
         f"{name}={shown(value)} is no number (give degrees)"
@@ -217,6 +220,8 @@ def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str
         place = Location(lat, lon)
     except InvalidLocationError as error:
         return [str(error)]
+    if values["kind"] == "panorama":
+        return _ground_mistakes(place, values["satellite"])
     if abs(place.lat) > MAX_LAT:
         return [
             f"lat={place.lat:g} lies beyond the edge of the web-mercator map "
@@ -226,6 +231,17 @@ def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str
     if windowed and isinstance(zoom, int) and isinstance(size, int):
         return _window_mistakes(place, zoom, size)
     return []
+
+
+def _ground_mistakes(place: Location, satellite: object) -> list[str]:
+    """Say whether the satellite image of a panorama can be had at all; whatever else can be."""
+    if abs(place.lat) <= MAX_LAT or satellite in ("auto", "none"):
+        return []
+    return [
+        f"lat={place.lat:g} with satellite={shown(satellite)}: the web-mercator map, which the "
+        f"satellite image is cut out of, ends at latitude {MAX_LAT:.4f} (give satellite=none, or "
+        f"-{MAX_LAT:.4f} to {MAX_LAT:.4f})"
+    ]
 
 
 def _window_mistakes(place: Location, zoom: int, size: int) -> list[str]:

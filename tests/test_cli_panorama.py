@@ -109,6 +109,8 @@ def test_the_same_panorama_again_gives_the_same_files(view, out, capsys):
         ([*PLACE, "--views-guidance", "-1"], ["views_guidance=-1", "0 to 20"]),
         ([*PLACE, "--satellite-guidance", "inf"], ["satellite_guidance=inf", "0 to 20"]),
         ([*PLACE, "--steps", "0"], ["steps=0", "1 to 200"]),
+        ([*PLACE, "--prompt", "snow"], ["prompt='snow'", "panorama-nano takes none", "leave"]),
+        (["--lat", "86", "--lon", "7", "--satellite", "generated"], ["lat=86", "satellite=none"]),
         ([*PLACE, "--model", "satellite-nano"], ["satellite-nano", "draws no panoramas"]),
         ([*PLACE, "--model", "nothing"], ["no model is named 'nothing'"]),
         ([*PLACE, "--frames", "3"], ["--frames 3", "--path"]),
@@ -220,6 +222,17 @@ def test_a_view_at_the_place_itself_works_and_is_told(view, out, capsys):
     assert "a.png stands at the place itself" in capsys.readouterr().err
 
 
+def test_a_scale_that_exaggerates_far_is_told_of_and_taken(view, out, capsys):
+    words = [*PLACE, "--view", f"{view}@46.0,7.7,0", "--views-guidance", "4"]
+    assert panorama(*words, out=out) == 0
+    assert "note: views_guidance=4 exaggerates far" in capsys.readouterr().err
+
+
+def test_drawing_the_satellite_image_is_part_of_the_steps(out, capsys):
+    assert panorama(*PLACE, "--satellite", "generated", out=out, quick=["--steps", "2"]) == 0
+    assert "step 4/4" in capsys.readouterr().err
+
+
 def test_many_views_are_taken_and_the_nearest_used(view, out, capsys):
     views = [w for n in range(7) for w in ("--view", f"{view}@{46.0 + n / 100},7.66,0")]
     assert panorama(*PLACE, *views, out=out) == 0
@@ -241,6 +254,13 @@ def test_a_walk_lists_its_frames_and_goes_on_where_it_stopped(view, out, tmp_pat
     assert capsys.readouterr().out == "equal\n"
 
 
+def test_drawing_the_ground_of_a_walk_is_told(out, tmp_path, capsys):
+    line = tmp_path / "line.geojson"
+    line.write_text('{"type": "LineString", "coordinates": [[7.6, 46.0], [7.64, 46.0]]}')
+    assert panorama("--path", line, "--frames", "2", out=out, quick=["--steps", "1"]) == 0
+    assert "satellite image 1/1" in capsys.readouterr().err
+
+
 def test_the_help_tells_of_views_and_walks_and_imports_nothing_heavy():
     code = (
         "import sys, contextlib, generation.cli\n"
@@ -252,7 +272,7 @@ def test_the_help_tells_of_views_and_walks_and_imports_nothing_heavy():
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    for word in ("FILE@LAT,LON,HEADING", "--path", "--far", "rendered from"):
+    for word in ("FILE@LAT,LON,HEADING", "--path", "--far", "rendered from", "less like"):
         assert word in ran.stdout
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -99,6 +100,21 @@ def test_a_view_that_is_gone_or_changed_is_named_with_its_fingerprint(paths, vie
     views[0].unlink()
     with pytest.raises(MissingFileError, match=rf"a\.jpg' is no file.*{spec.views[0].sha256}"):
         replay(paths[-1])
+
+
+def test_views_that_moved_along_with_the_panorama_are_found(paths, views, spec, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(paths[0].parent, moved)
+    views[0].rename(moved / "a.jpg")
+    (moved / views[1].parent.name).mkdir()  # as deep as it lay
+    views[1].rename(moved / views[1].parent.name / "b.jpg")
+    assert replay(moved / paths[0].name).text == "equal"
+    (moved / "a.jpg").write_bytes(b"another")
+    with pytest.raises(MissingFileError, match=r"a\.jpg' is no file whose.*nor does it lie beside"):
+        replay(moved / paths[0].name)
+    views[0].write_bytes(b"changed")
+    with pytest.raises(InvalidSpecError, match=r"view='.*a\.jpg' has changed since"):
+        replay(moved / paths[0].name)
 
 
 def test_a_layout_that_is_gone_is_replaced_for_panoramas_too(tmp_path):

@@ -188,6 +188,19 @@ def test_each_bad_field_of_a_panorama_is_refused(changes, said):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("lat", [86.0, 90.0, -90.0])
+def test_a_panorama_may_stand_beyond_the_map_where_no_satellite_image_is_cut_out(lat):
+    for satellite in ("auto", "none"):
+        spec = RunSpec.from_dict({**PANORAMA, "lat": lat, "satellite": satellite})
+        assert RunSpec.from_json(spec.to_json()) == spec
+    for satellite in ("generated", "ground.tif"):
+        said = rf"lat={lat:g} with satellite='{satellite}': .*cut out of, ends.*satellite=none"
+        with pytest.raises(InvalidSpecError, match=said):
+            RunSpec.from_dict({**PANORAMA, "lat": lat, "satellite": satellite})
+    with pytest.raises(InvalidSpecError, match="beyond the edge"):
+        RunSpec(lat=lat, lon=7.66)
+
+
 @pytest.mark.parametrize(
     "changes", [{"heading": 90}, {"views": [NEAR]}, {"satellite": "none"}, {"far": True}]
 )

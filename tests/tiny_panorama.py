@@ -12,6 +12,7 @@ def make_panorama_pipeline(seed=0):
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from generation.diffusion.codec import PatchCodec
+    from generation.diffusion.panorama_decoder import PanoramaDecoder
     from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
     from generation.diffusion.views import MixedViewEncoder
     from generation.pipelines.panorama import PanoramaPipeline
@@ -51,8 +52,10 @@ def make_panorama_pipeline(seed=0):
             level_dims=(16, 16),
             latent_channels=LATENTS,
         )
+        decoder = PanoramaDecoder(width=16, num_blocks=1, fine_width=8)
     codec = PatchCodec.fit(smooth_images(64, 32), patch=PATCH, latent_channels=LATENTS)
-    return PanoramaPipeline(unet, control, views, codec, FlowMatchEulerDiscreteScheduler())
+    scheduler = FlowMatchEulerDiscreteScheduler()
+    return PanoramaPipeline(unet, control, views, codec, decoder, scheduler)
 
 
 def make_home(folder):

@@ -144,7 +144,8 @@ class PanoramaTest:
         )
         codec, guide = self.pipeline.codec, drawn.guide
         with torch.no_grad():
-            draft = codec.decode(codec.encode(guide.draft) + guide.correction)
+            latents = codec.encode(guide.draft) + guide.correction
+            draft = self.pipeline.decoder.decode(latents, codec)
         return drawn.images, to_bytes(draft)
 
     def _noise_of(self, case: Case) -> int:
@@ -165,7 +166,7 @@ class PanoramaTest:
             real = nearest["image"].numpy()
             pictures |= {
                 "real": real,
-                "codec": through_codec(self.pipeline.codec, real[None])[0],
+                "codec": through_codec(self.pipeline, real[None])[0],
                 "copy": copy_nearest(nearest),
                 "blend": blend_views(nearest),
             }
@@ -265,4 +266,4 @@ def _latents(
             yield velocity
         x = scheduler.step(velocity, t, x, return_dict=False)[0]
     draft = pipeline.codec.encode(guide.draft) + guide.correction
-    yield draft + x * pipeline.views.spread[:, None, None]
+    yield draft + x * pipeline.views.spread[:, :, None]

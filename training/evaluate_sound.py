@@ -4,7 +4,7 @@ Pairs are those of :mod:`training.sound_pairs`; where their places are simulated
 of everything that has a place in it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -16,17 +16,17 @@ from torch.utils.data import default_collate
 from generation.encoders.heads import Embedding
 from generation.encoders.sound_space import MODALITIES, Modality, SoundSpace
 from training.evaluate_controls import Scores
-from training.ranks import Rule, chance, ranks, summary
+from training.ranks import Ranks, Rule, both_ranks, chance, ranks, summary
 from training.sound_samples import SoundPairs
 from training.train_binding import embed
 
 Parts = Mapping[Modality, Embedding]
-WAYS: tuple[tuple[Modality, Modality], ...] = (
-    *(("image", "audio"), ("audio", "image")),  # these first: what is known joins the image
-    *(("text", "image"), ("image", "text")),
-    *(("text", "audio"), ("audio", "text")),
+PAIRS: tuple[tuple[Modality, Modality], ...] = (
+    ("image", "audio"),
+    ("text", "image"),  # up to here: what is known joins the image
+    ("text", "audio"),
 )
-_WITH_IMAGE = 4
+_WITH_IMAGE = 2
 _BATCH = 32
 
 
@@ -59,23 +59,36 @@ def measure(
     metrics, controls = Scores(), Scores()
     cells = dataset.pairs[:, 0].astype(np.int64)
     parts = embed_all(space, dataset)
-    other = np.random.default_rng(seed).permutation(len(dataset))
-    for a, b in WAYS:
-        way = f"{a}_to_{b}"
-        _add(metrics, way, "", parts[a], parts[b], cells, seed, rule)
-        moved = parts[b][torch.from_numpy(other)]
-        _add(controls, way, "_shuffled", parts[a], moved, cells, seed, rule)
+    other = torch.from_numpy(np.random.default_rng(seed).permutation(len(dataset)))
+
+    def add(scores: Scores, way: str, suffix: str, found: Ranks) -> None:
+        for name, value in summary(found, cells, seed=seed, rule=rule).items():
+            scores.add(f"{way}/{name}{suffix}", *value)
+
+    for way, found in _both_ways(parts, PAIRS):
+        add(metrics, way, "", found)
+    for a, b in (way for pair in PAIRS for way in (pair, pair[::-1])):
+        add(controls, f"{a}_to_{b}", "_shuffled", ranks(parts[a], parts[b][other]))
         for name, value in chance(len(dataset), rule).items():
-            controls.add(f"{way}/{name}_chance", value)
+            controls.add(f"{a}_to_{b}/{name}_chance", value)
     if dataset.plausible is not None:
-        queries, gallery = rule_embeddings(dataset.plausible, dataset.labels)
-        _add(controls, "image_to_audio", "_ceiling", queries, gallery, cells, seed, rule)
+        best = ranks(*rule_embeddings(dataset.plausible, dataset.labels))
+        add(controls, "image_to_audio", "_ceiling", best)
     if space.config["joined"] != "none":
         alone = embed_all(space, dataset, "none")
-        for a, b in WAYS[:_WITH_IMAGE]:
-            way = f"{a}_to_{b}"
-            _add(controls, way, "_without_metadata", alone[a], alone[b], cells, seed, rule)
+        for way, found in _both_ways(alone, PAIRS[:_WITH_IMAGE]):
+            add(controls, way, "_without_metadata", found)
     return metrics, controls
+
+
+def _both_ways(
+    parts: Parts, pairs: Sequence[tuple[Modality, Modality]]
+) -> Iterator[tuple[str, Ranks]]:
+    """Name each direction of each pair, and give its ranks."""
+    for a, b in pairs:
+        there, back = both_ranks(parts[a], parts[b])
+        yield f"{a}_to_{b}", there
+        yield f"{b}_to_{a}", back
 
 
 def rule_embeddings(
@@ -92,17 +105,3 @@ def rule_embeddings(
     share = plausible / plausible.sum(1, keepdims=True)
     heard = np.eye(plausible.shape[1])[labels]
     return tuple(Embedding(torch.from_numpy(each).float()) for each in (share, heard))  # type: ignore[return-value]
-
-
-def _add(
-    scores: Scores,
-    way: str,
-    suffix: str,
-    queries: Embedding,
-    gallery: Embedding,
-    cells: Int[np.ndarray, " n"],
-    seed: int,
-    rule: Rule,
-) -> None:
-    for name, value in summary(ranks(queries, gallery), cells, seed=seed, rule=rule).items():
-        scores.add(f"{way}/{name}{suffix}", *value)

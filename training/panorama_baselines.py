@@ -9,8 +9,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
+from generation.diffusion.codec import to_bytes, to_signal
 from generation.errors import ConfigError
+from generation.pipelines.panorama import PanoramaPipeline
 from training.metrics import Images
 from training.panorama_data import PanoramaDataset
 
@@ -54,10 +55,10 @@ def _given(sample: Sample) -> tuple[Images, np.ndarray]:
 
 
 @torch.no_grad()
-def through_codec(codec: PatchCodec, images: Images) -> Images:
+def through_codec(pipeline: PanoramaPipeline, images: Images) -> Images:
     """Encode and decode panoramas: the best that any model over this codec could draw."""
-    device = codec.mean.device
-    return to_bytes(codec.decode(codec.encode(to_signal(images).to(device))))
+    latents = pipeline.codec.encode(to_signal(images).to(pipeline.device))
+    return to_bytes(pipeline.decoder.decode(latents, pipeline.codec))
 
 
 def with_satellite(sample: Sample, whose: str, other: Sample) -> Sample:

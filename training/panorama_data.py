@@ -32,7 +32,9 @@ from generation.geo.imagery import FileImagery, cut_square
 from generation.geo.location import Location, great_circle_km
 from generation.geo.mercator import Window, gsd_m, to_px, world_px
 from generation.geo.sphere import Band, check_heading, offset_m
+from generation.media.image import png_bytes
 from generation.media.panorama import open_panorama, to_band
+from training.data import list_files
 
 SATELLITE_PX = 256
 """Side of the satellite image that a target is given."""
@@ -224,7 +226,7 @@ def _real_set(group: Sequence[_Listed], band: Band) -> ViewSet:
             pixels = to_band(open_panorama(row.file), band, row.heading_deg)
         except TerrascapeError as error:
             raise ConfigError(f"line {row.line}: {error}") from error
-        views.append(SeenFrom(_encoded(pixels, "JPEG"), None, row.place))
+        views.append(SeenFrom(png_bytes(pixels), None, row.place))
     name = group[0].group or f"line {group[0].line}"
     files = list(dict.fromkeys(row.satellite for row in group if row.satellite is not None))
     if not files:
@@ -240,7 +242,7 @@ def _real_set(group: Sequence[_Listed], band: Band) -> ViewSet:
             f"{window.width_px} px at zoom {_ZOOM} around {window.center} that its panoramas need "
             "(give a larger one)"
         )
-    return ViewSet(name, _encoded(patch.rgb, "PNG"), window.center, tuple(views))
+    return ViewSet(name, png_bytes(patch.rgb), window.center, tuple(views))
 
 
 def _window_of(places: Sequence[Location]) -> Window:
@@ -258,15 +260,6 @@ def _around(px: float) -> float:
     """Give a difference of columns of the map of the world the short way round."""
     half = world_px(_ZOOM) / 2
     return (px + half) % (2 * half) - half
-
-
-def _encoded(pixels: UInt8[np.ndarray, "height width 3"], kind: str) -> bytes:
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    options = {"quality": 95, "subsampling": 0} if kind == "JPEG" else {}
-    Image.fromarray(pixels).save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 class PanoramaDataset(Dataset[dict[str, Tensor]]):
@@ -359,3 +352,23 @@ def _pixels(data: bytes, mode: str) -> np.ndarray:
 
     with Image.open(io.BytesIO(data), formats=("JPEG", "PNG")) as file:
         return np.array(file.convert(mode))
+
+
+def open_sets(data: str, band: Band | None = None) -> tuple[list[Path], list[ViewSet]]:
+    """Read what names sets of panoramas, of either source.
+
+    Args:
+        data: A pattern of Parquet files of sets, or a CSV file of real panoramas.
+        band: The grid for the panoramas of a CSV file; the embedded model's if absent.
+
+    Returns:
+        The files, and their sets.
+
+    Raises:
+        MissingFileError: There is no such file.
+        ConfigError: It is neither.
+    """
+    if data.lower().endswith(".csv"):
+        return [Path(data)], read_csv(Path(data), band)
+    files = list_files(data)
+    return files, read_sets(files)

@@ -12,12 +12,11 @@ from generation.console import Progress
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PanoramaPipeline
 from generation.registry import find, locate
-from training.data import list_files
 from training.evaluate_controls import Scores
 from training.evaluate_panorama import Findings, PanoramaTest, heading_error
 from training.metrics import bootstrap, ratio
 from training.panorama_cases import BEYOND_KM, BINS_KM, bin_name
-from training.panorama_data import MAX_VIEWS, ViewSet, read_csv, read_sets
+from training.panorama_data import MAX_VIEWS, ViewSet, open_sets
 from training.panorama_metrics import BASES, GROUND, METRICS, higher_is_better
 from training.panorama_sheet import save_sheet
 
@@ -284,9 +283,7 @@ def measured(
     if isinstance(model, str) and find(model).kind != "panorama":
         raise ConfigError(f"{model} draws no panoramas (see `terrascape models`)")
     pipeline = PanoramaPipeline.from_pretrained(locate(model) if isinstance(model, str) else model)
-    table = data.lower().endswith(".csv")
-    files = [Path(data)] if table else list_files(data)
-    sets = read_csv(files[0], pipeline.views.band) if table else read_sets(files)
+    files, sets = open_sets(data, pipeline.views.band)
     test = PanoramaTest(
         pipeline, sets, limit=limit, targets=targets, steps=steps, seed=seed, batch=batch
     )

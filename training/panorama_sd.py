@@ -29,13 +29,14 @@ from generation.diffusion.codec import signal
 from generation.diffusion.panorama_denoiser import ViewControlNet
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
+from generation.geo.sphere import Band
 from generation.pipelines.folders import BASE
 from generation.pipelines.panorama_parts import control_of
 from generation.pipelines.panorama_sd import MixedViewPipeline, with_text
 from generation.pipelines.parts import load_model, load_scheduler, load_text
 from generation.registry import locate
-from training.data import counted_batches, list_files
-from training.panorama_data import PanoramaDataset, ViewSet, read_sets, surroundings
+from training.data import counted_batches
+from training.panorama_data import PanoramaDataset, ViewSet, open_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.trainer import LoopConfig
 
@@ -49,6 +50,7 @@ class PanoramaSdConfig:
 
     backbone: Literal["sd21"] = "sd21"
     data: str = "runs/panoramas_full/train-*.parquet"
+    """A pattern of Parquet files of sets, or a CSV file of real panoramas."""
     out: Path = Path("runs/panorama_full")
     base: Path | None = None
     """Folder of Stable Diffusion 2.1-base; by default the registered ``sd21-base``."""
@@ -152,7 +154,7 @@ class PanoramaSdTask:
     def __init__(self, cfg: PanoramaSdConfig) -> None:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
-        sets = read_sets(list_files(cfg.data))
+        _, sets = open_sets(cfg.data, _band(cfg))
         _check_sizes(sets, cfg)
         self.dataset = PanoramaDataset(sets)
         self.pipeline = self._build()
@@ -185,10 +187,13 @@ class PanoramaSdTask:
         cfg = self.cfg
         if cfg.start_from is not None:
             views = load_part(MixedViewEncoder, cfg.start_from / "views")
-            if (views.band.height, views.band.width) != (cfg.height, cfg.width):
+            band = _band(cfg)
+            if views.band != band:
                 raise ConfigError(
-                    f"{cfg.start_from} draws {views.band.width}x{views.band.height} px and not "
-                    f"{cfg.width}x{cfg.height} (give its own height and width)"
+                    f"{cfg.start_from} draws {views.band.width}x{views.band.height} px of "
+                    f"elevations from {views.band.bottom_deg:g} to {views.band.top_deg:g} degrees, "
+                    f"and not {band.width}x{band.height} px from {band.bottom_deg:g} to "
+                    f"{band.top_deg:g} (give its own height and width)"
                 )
             return load_part(ViewControlNet, cfg.start_from / "control"), views
         views = MixedViewEncoder(
@@ -226,6 +231,11 @@ class PanoramaSdTask:
     def export(self, folder: Path) -> None:
         """Save what was learnt, for ``terrascape render panorama``."""
         self.pipeline.save_pretrained(folder)
+
+
+def _band(cfg: PanoramaSdConfig) -> Band:
+    """Give the grid that a run draws on."""
+    return Band(cfg.height, cfg.width)
 
 
 def _check_sizes(sets: list[ViewSet], cfg: PanoramaSdConfig) -> None:

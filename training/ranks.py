@@ -5,11 +5,13 @@ that score the same share the mean of their ranks, so that an encoder that says 
 everything stands in the middle, not on top.
 """
 
+import math
 from typing import Literal
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from torch import Tensor
 
 from generation.encoders.heads import Embedding, likeness
 from generation.errors import ConfigError
@@ -21,33 +23,66 @@ Rule = Literal["inclusive", "mvrl"]
 fraction of the gallery left as it is, so that perfect embeddings have a recall at one of zero."""
 AT = (1, 5, 10)
 SHARE = 0.1
-_BLOCK = 512
+_TILE, _STEP = 1024, 64
+"""Rows and columns that are compared at a time, so that their scores stay near the processor."""
 _ROUNDS = 500
 
 
 @torch.no_grad()
-def ranks(queries: Embedding, gallery: Embedding) -> Ranks:
-    """Rank each query's own answer among the whole gallery, some hundred queries at a time.
+def both_ranks(one: Embedding, other: Embedding) -> tuple[Ranks, Ranks]:
+    """Rank each row's partner on the other side among all of that side, both ways at once.
+
+    A product of all pairs is taken tile by tile, once for both directions. Tiles are filled up to
+    one size: products of one shape round alike, so that equal answers tie wherever they stand.
 
     Raises:
         ConfigError: The two do not belong together row by row, or hold less than two rows.
     """
-    count = len(queries)
-    if count != len(gallery) or count < 2:
+    count = len(one)
+    if count != len(other) or count < 2:
         raise ConfigError(
-            f"{count} queries and a gallery of {len(gallery)} have no ranks (give two or more of "
+            f"{count} queries and a gallery of {len(other)} have no ranks (give two or more of "
             "each, row by row)"
         )
-    found = []
-    for start in range(0, count, _BLOCK):
-        rows = slice(start, min(start + _BLOCK, count))
-        scores = likeness(queries[rows], gallery)
-        if not bool(scores.isfinite().all()):
-            raise ConfigError(f"queries {start} and on have scores that are no numbers")
-        own = scores[torch.arange(len(scores)), torch.arange(rows.start, rows.stop)][:, None]
-        better, same = (scores > own).sum(1), (scores == own).sum(1)
-        found.append(better + (same + 1) / 2)
-    return torch.cat(found).double().cpu().numpy()
+    side = math.ceil(count / math.ceil(count / _TILE) / _STEP) * _STEP
+    starts = range(0, count, side)
+    squares = {start: _tile(one, other, start, start, side) for start in starts}
+    own = torch.cat([scores.diagonal() for scores in squares.values()])
+    ahead = own.new_zeros((2, count), dtype=torch.float64)  # the better less the worse
+    for row in starts:
+        rows = slice(row, row + side)
+        for col in starts:
+            cols = slice(col, col + side)
+            scores = squares[row] if row == col else _tile(one, other, row, col, side)
+            ahead[0, rows] += _signs(scores, own[rows, None]).sum(1, dtype=torch.float32)
+            ahead[1, cols] += _signs(scores, own[cols]).sum(0, dtype=torch.float32)
+    # the better and half of the equal, itself among them, and a half
+    first, second = ((count + 1 + ahead) / 2).cpu().numpy()
+    return first, second
+
+
+def ranks(queries: Embedding, gallery: Embedding) -> Ranks:
+    """Rank each query's own answer among the whole gallery, as :func:`both_ranks` does."""
+    return both_ranks(queries, gallery)[0]
+
+
+def _tile(
+    one: Embedding, other: Embedding, row: int, col: int, side: int
+) -> Float[Tensor, "rows cols"]:
+    """Compare some rows of each; near the end a tile is filled up from the start, then cut."""
+    count, span = len(one), torch.arange(side, device=one.vector.device)
+    scores = likeness(one[(span + row) % count], other[(span + col) % count])
+    scores = scores[: count - row, : count - col]
+    if not bool(torch.stack(scores.aminmax()).isfinite().all()):
+        raise ConfigError(f"queries {row} and on have scores that are no numbers")
+    return scores
+
+
+def _signs(
+    scores: Float[Tensor, "rows cols"], own: Float[Tensor, "#rows #cols"] | Float[Tensor, " cols"]
+) -> Float[Tensor, "rows cols"]:
+    """Say of each score whether it is better (1), equal (0) or worse (-1)."""
+    return (scores - own).sign_()
 
 
 def recall(found: Ranks, k: float, rule: Rule = "inclusive") -> Ranks:

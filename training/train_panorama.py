@@ -30,6 +30,7 @@ from torch.nn import functional as F
 from generation.checkpoint import load_part
 from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec, signal
+from generation.diffusion.panorama_decoder import PanoramaDecoder
 from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
 from generation.diffusion.surroundings import Surroundings
 from generation.diffusion.views import MixedViewEncoder
@@ -40,8 +41,6 @@ from training.panorama_data import PanoramaDataset, read_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.panorama_sd import PanoramaSdConfig, PanoramaSdTask
 from training.trainer import LoopConfig, Task, run_recipe
-
-LEARNT = ("unet", "control", "views")
 
 
 @config
@@ -57,6 +56,8 @@ class PanoramaNetworkConfig:
     vector_dim: int = 256
     dim: int = 64
     """Features of what is found around."""
+    decoder_width: int = 64
+    decoder_blocks: int = 3
 
 
 @config
@@ -81,9 +82,10 @@ class PanoramaConfig:
     """A weights folder of an earlier run to go on from."""
     height: int = 128
     width: int = 512
-    stage: Literal["draft", "denoiser", "joint"] = "joint"
+    stage: Literal["draft", "denoiser", "joint", "decoder"] = "joint"
     """``draft`` learns what can be looked up, without the denoiser; ``denoiser`` learns the rest
-    and leaves the draft as it is; ``joint`` learns both."""
+    and leaves the draft as it is; ``joint`` learns both; ``decoder`` learns to turn latents with
+    errors of the draft's size into pixels, and nothing else."""
     draft_weight: float = 1.0
     """Weight of the draft's error beside the denoiser's."""
     drop_satellite: float = 0.15
@@ -93,6 +95,10 @@ class PanoramaConfig:
     time_mean: float = 0.6
     """Centre of the normal law whose sigmoid is the share of noise."""
     time_sd: float = 1.6
+    pure_noise: float = 0.15
+    """Probability that a sample is all noise: what is expected is learnt from these."""
+    decoder_errors: float = 0.6
+    """Largest error of the decoder's inputs, in those of the draft."""
     sampler_shift: float = 1.5
     panel_rows: int = 6
     network: PanoramaNetworkConfig = field(default_factory=PanoramaNetworkConfig)
@@ -100,9 +106,11 @@ class PanoramaConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
-        for name in ("drop_satellite", "keep_depth"):
+        for name in ("drop_satellite", "keep_depth", "pure_noise"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"{name}={getattr(self, name)} is no probability (give 0 to 1)")
+        if self.decoder_errors < 0:
+            raise ConfigError(f"decoder_errors={self.decoder_errors} is no size (give 0 or more)")
 
 
 class PanoramaModel(nn.Module):
@@ -111,6 +119,7 @@ class PanoramaModel(nn.Module):
     def __init__(self, pipeline: PanoramaPipeline, cfg: PanoramaConfig) -> None:
         super().__init__()
         self.denoiser, self.views, self.codec = pipeline.denoiser, pipeline.views, pipeline.codec
+        self.decoder = pipeline.decoder
         self.cfg = cfg
 
     def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -118,22 +127,39 @@ class PanoramaModel(nn.Module):
         images = signal(batch["image"])
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.codec.encode(images)
+        if self.cfg.stage == "decoder":
+            return self._decoded(x0, self.codec.tone(images))
         guide = self.views(self.given(batch))
         draft = self.codec.encode(guide.draft.float()) + guide.correction.float()
         apart = F.mse_loss(draft, x0)
         if self.cfg.stage == "draft":
             return {"loss": apart}
-        rest = (x0 - draft.detach()) / self.views.spread[:, None, None]
+        rest = (x0 - draft.detach()) / self.views.spread[:, :, None]
         noise = torch.randn_like(x0)
         share = torch.sigmoid(
             self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
         )
+        share = share.masked_fill(torch.rand_like(share) < self.cfg.pure_noise, 1.0)
         mix = share[:, None, None, None]
         predicted = self.denoiser((1 - mix) * rest + mix * noise, 1000 * share, guide)
         drawn = F.mse_loss(predicted.float(), noise - rest)
         if self.views.held:
             return {"loss": drawn, "draft": apart}
         return {"loss": drawn + self.cfg.draft_weight * apart, "drawn": drawn, "draft": apart}
+
+    def _decoded(self, x0: Tensor, tones: Tensor) -> dict[str, Tensor]:
+        """Compare pixels, and their steps to the next ones, which is where borders show."""
+        errors = torch.randn_like(x0)
+        # Errors of neighbouring patches are alike in some panoramas and not in others.
+        alike = F.avg_pool2d(F.pad(errors, (1, 1, 1, 1), mode="circular"), 3, 1) * 3
+        mix = torch.rand(len(x0), 1, 1, 1, device=x0.device)
+        errors = (1 - mix).sqrt() * errors + mix.sqrt() * alike
+        size = self.cfg.decoder_errors * torch.rand_like(mix) ** 2
+        made = self.decoder(x0 + size * errors * self.views.spread[:, :, None], self.codec)
+        apart = made.float() - tones
+        beside, below = apart - apart.roll(1, 3), apart[:, :, 1:] - apart[:, :, :-1]
+        pixels, steps = apart.abs().mean(), beside.abs().mean() + below.abs().mean()
+        return {"loss": pixels + steps, "pixels": pixels, "steps": steps}
 
     def given(self, batch: dict[str, Tensor]) -> Surroundings:
         """Leave out some of what is there: none to all panoramas, the satellite image, depths."""
@@ -155,8 +181,14 @@ class PanoramaTask:
         self.model = PanoramaModel(self.pipeline, cfg).train()
         if cfg.stage == "draft":
             self.model.denoiser.requires_grad_(False)
+            self.model.decoder.requires_grad_(False)
+            self.pipeline.views.tell(False)  # of two processes, each wants every gradient
             return
         self._measure_spread()
+        self.model.decoder.requires_grad_(cfg.stage == "decoder")
+        if cfg.stage == "decoder":
+            self.model.denoiser.requires_grad_(False)
+            self.model.views.requires_grad_(False)
         if cfg.stage == "denoiser":
             self.pipeline.views.hold()
 
@@ -173,15 +205,13 @@ class PanoramaTask:
             codec = self.pipeline.codec
             apart.append(codec.encode(signal(batch["image"])) - codec.encode(guide.draft))
             apart[-1] -= guide.correction
-        self.pipeline.views.spread.copy_(torch.cat(apart).std((0, 2, 3)))
+        self.pipeline.views.spread.copy_(torch.cat(apart).std((0, 3)))
 
     def _build(self) -> PanoramaPipeline:
         cfg, net = self.cfg, self.cfg.network
         scheduler = FlowMatchEulerDiscreteScheduler(shift=cfg.sampler_shift)
         if cfg.start_from is not None:
-            parts = {
-                name: load_part(PARTS[name], cfg.start_from / name) for name in (*LEARNT, "codec")
-            }
+            parts = {name: load_part(part, cfg.start_from / name) for name, part in PARTS.items()}
             return PanoramaPipeline(**parts, scheduler=scheduler)
         codec = self._fitted()
         channels = cfg.codec.latent_channels
@@ -220,7 +250,8 @@ class PanoramaTask:
             level_dims=levels,
             latent_channels=channels,
         )
-        return PanoramaPipeline(unet, control, views, codec, scheduler)
+        decoder = PanoramaDecoder(width=net.decoder_width, num_blocks=net.decoder_blocks)
+        return PanoramaPipeline(unet, control, views, codec, decoder, scheduler)
 
     def _fitted(self) -> PatchCodec:
         """Fit the codec on panoramas spread over the sets."""

@@ -78,7 +78,9 @@ class GlobalAttention(nn.Module):
 class ViewScore(nn.Module):
     """How much a cell of a panorama, found at some distance, is worth for a cell of the target.
 
-    Panoramas that agree at a distance speak for it, which is what depth is told from.
+    Panoramas that agree at a distance speak for it, which is what depth is told from. The more
+    there are, the less a far one has to say, and the sharper the choice: a mean of many would be a
+    blur.
     """
 
     def __init__(self, dim: int, rows: int, hidden: int = 32) -> None:
@@ -86,6 +88,9 @@ class ViewScore(nn.Module):
         self.of_found = nn.Conv2d(dim, hidden, 1)
         self.of_apart = nn.Conv2d(dim, hidden, 1, bias=False)
         self.of_centre = nn.Linear(dim, hidden)
+        self.of_standing = nn.Linear(2, hidden, bias=False)
+        nn.init.zeros_(self.of_standing.weight)
+        self.sharper = nn.Parameter(torch.zeros(1))
         self.of_row = nn.Parameter(0.1 * torch.randn(hidden, rows, 1))
         self.out = nn.Conv2d(hidden, 1, 1)
 
@@ -94,6 +99,7 @@ class ViewScore(nn.Module):
         found: Float[Tensor, "slots steps dim rows cols"],
         apart: Float[Tensor, "slots steps dim rows cols"],
         centre: Float[Tensor, "slots dim"],
+        standing: Float[Tensor, "slots 2"],
     ) -> Float[Tensor, "slots steps rows cols"]:
         """Return logits.
 
@@ -101,11 +107,14 @@ class ViewScore(nn.Module):
             found: Features with their geometry.
             apart: How far they are from what the panoramas show on average at that distance.
             centre: The overhead feature at the target.
+            standing: What :func:`standing` tells of each panorama.
         """
         x = self.of_found(found.flatten(0, 1)) + self.of_apart(apart.flatten(0, 1))
         x = x.unflatten(0, found.shape[:2]) + self.of_row
-        x = x + self.of_centre(centre)[:, None, :, None, None]
-        return self.out(F.silu(x).flatten(0, 1)).unflatten(0, found.shape[:2])[:, :, 0]
+        told = self.of_centre(centre) + self.of_standing(standing)
+        x = x + told[:, None, :, None, None]
+        logits = self.out(F.silu(x).flatten(0, 1)).unflatten(0, found.shape[:2])[:, :, 0]
+        return logits * (self.sharper * standing[:, 1, None, None, None]).exp()
 
 
 class SatelliteProfile(nn.Module):
@@ -250,6 +259,20 @@ def on_ground(
     reach = ground_distance_m(elevation, eye_m).clamp(max=FARTHEST_M)
     right, down = on_satellite(azimuth, reach, lat_deg, gsd_m)
     return lookup(image, right, down)
+
+
+def standing(slots: Slots, offset_m: Float[Tensor, "slots 2"]) -> Float[Tensor, "slots 2"]:
+    """Tell how near each panorama is among those of its place, and how many there are.
+
+    Returns:
+        A third of the logarithm of the nearest one's distance over its own, 0 for the nearest; and
+        the logarithm of their number to base 2.
+    """
+    apart = offset_m.norm(dim=-1).clamp_min(1.0)
+    places = apart.new_full((len(slots.valid),), math.inf)
+    nearest = places.scatter_reduce(0, slots.owner, apart, "amin")[slots.owner]
+    count = slots.count[slots.owner].to(apart).clamp_min(1)
+    return torch.stack([(nearest / apart).log() / 3, count.log2()], -1)
 
 
 def masked_mean(

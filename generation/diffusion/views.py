@@ -52,6 +52,7 @@ from generation.diffusion.view_attention import (
     masked_mean,
     on_ground,
     refined,
+    standing,
     to_one,
 )
 from generation.geo.sphere import Band, ground_distance_m, sample, seen_from
@@ -79,9 +80,9 @@ class _Looked:
 class MixedViewEncoder(ModelMixin, ConfigMixin):
     """Panoramas and a satellite image around a place -> tokens, a draft and maps for its panorama.
 
-    The buffer ``spread`` holds how far, in each latent channel, the truth lies from the draft;
-    ``detail`` is the share of what the denoiser draws that is added to it: 1 draws as much as real
-    panoramas have, less stays nearer to what is most likely.
+    The buffer ``spread`` holds how far, in each latent channel and row, the truth lies from the
+    draft. ``detail`` is how much of what a sample has beyond the expected panorama is drawn: 1 is
+    as much as real panoramas have, less stays nearer to what is most likely.
     """
 
     @register_to_config
@@ -147,19 +148,21 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         """Whether the draft has been learnt and stays as it is in training."""
         self.detail_share = detail
         self.spread: Tensor
-        self.register_buffer("spread", torch.ones(latent_channels))
+        self.register_buffer("spread", torch.ones(latent_channels, rows))
 
     def hold(self) -> None:
         """Keep the draft as it is from now on; what the denoiser is told of it still learns."""
         self.held = True
         self.requires_grad_(False)
-        for part in (
-            *(self.to_level, self.down, self.to_tokens, self.overhead_tokens),
-            *(self.view_vector, self.overhead_vector),
-        ):
-            part.requires_grad_(True)
-        self.null_token.requires_grad_(True)
-        self.null_vector.requires_grad_(True)
+        self.tell(True)
+
+    def tell(self, learns: bool) -> None:
+        """Let what the denoiser is told of the draft learn, or not: nothing else needs it."""
+        read = (self.to_tokens, self.overhead_tokens, self.view_vector, self.overhead_vector)
+        for part in (self.to_level, self.down, *read):
+            part.requires_grad_(learns)
+        for alone in (self.null_token, self.null_vector):
+            alone.requires_grad_(learns)
 
     def forward(self, around: Surroundings, heading_deg: float = 0.0) -> Guide:
         """Look around.
@@ -272,7 +275,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         told = self.geometry(where).movedim(-1, 2)
         count = slots.count[:, None, None, None, None].clamp_min(1)
         among = (slots.add_up(seen) / count)[slots.owner]
-        scores = self.score(seen + told, (seen - among).abs(), centre[slots.owner])
+        shares = standing(slots, offset_m)
+        scores = self.score(seen + told, (seen - among).abs(), centre[slots.owner], shares)
         return seen + told, scores, shown
 
     def _found_at(

@@ -47,7 +47,7 @@ from generation.media.record import (
     pixels_sha256,
 )
 from generation.media.satellite_files import PICTURES
-from generation.spec import RunSpec
+from generation.spec import DEFAULT_MODELS, RunSpec
 
 __all__ = [
     "Artifact", "Rendered", "Renderer", "encode", "find_done", "make_record", "manifest_mistakes",
@@ -194,18 +194,17 @@ def find_done(
     Args:
         out: The folder of the results.
         spec: What would be drawn.
-        model_sha256: Gives the hash of a model's weights by its name; asked only if need be.
+        model_sha256: Gives the hash of a model's weights by its name; asked only if need be, and
+            of a panorama whose satellite image was drawn for that image's model, too.
         online: Whether the network would be allowed.
 
     Returns:
         Its manifest, whose files are all listed, there and whole; or None and, for each manifest
         of this name, why it will not do.
     """
-    found = sorted(out.glob(f"{stem_of(spec)}*{_MANIFEST}"))
-    weights = model_sha256(spec.model) if found else ""
     others = []
-    for path in found:
-        if not (reason := _unlike(path, spec, weights, online=online)):
+    for path in sorted(out.glob(f"{stem_of(spec)}*{_MANIFEST}")):
+        if not (reason := _unlike(path, spec, model_sha256, online=online)):
             return path, []
         others.append(f"{path.name}: {reason}")
     return None, others
@@ -218,20 +217,28 @@ def stem_of(spec: RunSpec) -> str:
     return f"{spec.kind}_{lat}_{lon}_{spec.sha256()[:12]}"
 
 
-def _unlike(path: Path, spec: RunSpec, weights: str, *, online: bool) -> str:
+def _unlike(path: Path, spec: RunSpec, model_sha256: Callable[[str], str], *, online: bool) -> str:
     """Say why the render of a manifest is not what would be drawn now; empty: it is."""
+    unreadable = "its manifest cannot be read"
     try:
         artifact = read_artifact(path)
-        made = artifact.record.get("provenance")
-        if artifact.spec != spec or not isinstance(made, dict):
-            return "it has another description"
-        if made.get("model_sha256") != weights:
-            return "other weights drew it"
-        if made.get("online") is not online:
-            return f"it was drawn {'with' if made.get('online') else 'without'} the network"
+    except (InvalidSpecError, MissingFileError):
+        return unreadable
+    made = artifact.record.get("provenance")
+    if artifact.spec != spec or not isinstance(made, dict):
+        return "it has another description"
+    if made.get("model_sha256") != model_sha256(spec.model):
+        return "other weights drew it"
+    ground = made.get("satellite")
+    painter = ground.get("model_sha256") if isinstance(ground, dict) else None
+    if painter is not None and painter != model_sha256(DEFAULT_MODELS["satellite"]):
+        return "other weights drew its satellite image"
+    if made.get("online") is not online:
+        return f"it was drawn {'with' if made.get('online') else 'without'} the network"
+    try:
         return "; ".join(manifest_mistakes(path))
     except (InvalidSpecError, MissingFileError):
-        return "its manifest cannot be read"
+        return unreadable
 
 
 def _write_set(pictures: Mapping[Path, bytes], manifest: Path, content: bytes) -> None:

@@ -221,12 +221,12 @@ def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES) -> bytes:
 
 
 def png_bytes(
-    rgb: UInt8[np.ndarray, "height width 3"], text: Mapping[str, str] | None = None
+    pixels: UInt8[np.ndarray, "height width *channels"], text: Mapping[str, str] | None = None
 ) -> bytes:
     """Encode an image as PNG; equal pixels and text give equal bytes, for no time is stored.
 
     Args:
-        rgb: Values 0 to 255.
+        pixels: Values 0 to 255: grey without channels, or with three of them.
         text: Stored as UTF-8 (iTXt), in this order.
     """
     from PIL import Image, PngImagePlugin
@@ -235,7 +235,7 @@ def png_bytes(
     for keyword, value in (text or {}).items():
         info.add_itxt(keyword, value)
     buffer = BytesIO()
-    image = Image.fromarray(np.ascontiguousarray(rgb))
+    image = Image.fromarray(np.ascontiguousarray(pixels))
     image.save(buffer, format="PNG", pnginfo=info, compress_level=_DEFLATE_LEVEL)
     return buffer.getvalue()
 

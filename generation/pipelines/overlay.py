@@ -44,6 +44,8 @@ _COMPASS = ("N", "NE", "E", "SE", "S", "SW", "W", "NW")
 class SeenView:
     """A panorama that was given."""
 
+    number: int
+    """Its place among all that were given, from 1."""
     name: str
     pixels: UInt8[np.ndarray, "height width 3"]
     """On the model's grid, its middle looking north."""
@@ -59,6 +61,7 @@ class Sources:
 
     guide: Guide
     views: Sequence[SeenView]
+    """In the slots of the guide."""
     satellite: UInt8[np.ndarray, "side side 3"] | None
     band: Band
     heading_deg: float
@@ -68,6 +71,14 @@ class Sources:
         views = [float(self.guide.view_weights[0, slot].mean()) for slot in range(len(self.views))]
         satellite = float(self.guide.satellite_weight[0].mean())
         return views, satellite, max(0.0, 1 - sum(views) - satellite)
+
+    def in_order(self) -> list[tuple[int, SeenView, str]]:
+        """Give slot, view and colour of each, in the order in which people gave them."""
+        order = sorted(range(len(self.views)), key=lambda slot: self.views[slot].number)
+        return [
+            (slot, self.views[slot], colour)
+            for slot, colour in zip(order, VIEW_COLOURS, strict=False)  # three are used at most
+        ]
 
 
 def overlay(
@@ -98,13 +109,11 @@ def overlay(
     canvas.paste(tinted.resize((wide, tall), Image.Resampling.BICUBIC), (_MARGIN_PX, _MARGIN_PX))
     _draw_azimuths(draw, sources.heading_deg, (_MARGIN_PX, _MARGIN_PX + tall, wide))
     _draw_legend(draw, sources, _MARGIN_PX + tall + _LINE_PX + 8)
-    for number, view in enumerate(sources.views):
-        at = _MARGIN_PX, top + number * (thumb[1] + _LINE_PX + 8)
-        attended = np.sqrt(
-            sources.guide.local[0, number].numpy()
-        )  # its peak is one, its rest little
+    for row, (slot, view, colour) in enumerate(sources.in_order()):
+        at = _MARGIN_PX, top + row * (thumb[1] + _LINE_PX + 8)
+        attended = np.sqrt(sources.guide.local[0, slot].numpy())  # its peak is one, its rest little
         picture = _dimmed(view.pixels, attended)
-        _paste(canvas, draw, picture, (*at, *thumb), VIEW_COLOURS[number], _told(number, view))
+        _paste(canvas, draw, picture, (*at, *thumb), colour, _told(view))
     if not sources.views:
         draw.text((_MARGIN_PX, top), "no panorama was given", _SOFT, font(14))
     square = WIDTH_PX - _MARGIN_PX - wide // 2, top, wide // 2, wide // 2
@@ -141,7 +150,8 @@ def _tinted(
         stride=1,
     )
     share, strongest = smooth[0].max(0)
-    named = (*VIEW_COLOURS[:count], SATELLITE_COLOUR, OWN_COLOUR)
+    by_slot = [colour for _, _, colour in sorted(sources.in_order(), key=lambda each: each[0])]
+    named = (*by_slot, SATELLITE_COLOUR, OWN_COLOUR)
     tint = np.stack([_rgb(colour) for colour in named])[strongest.numpy()]
     depth = (_TINT * share.double().numpy())[..., None]
     grey = (panorama @ np.array([0.299, 0.587, 0.114]))[..., None]
@@ -173,7 +183,10 @@ def _draw_azimuths(draw: "ImageDraw", heading_deg: float, box: tuple[int, int, i
 
 def _draw_legend(draw: "ImageDraw", sources: Sources, top: int) -> None:
     views, satellite, own = sources.shares()
-    entries = [(VIEW_COLOURS[n], f"view {n + 1}: {share:.0%}") for n, share in enumerate(views)]
+    entries = [
+        (colour, f"view {view.number}: {views[slot]:.0%}")
+        for slot, view, colour in sources.in_order()
+    ]
     entries.append((SATELLITE_COLOUR, f"satellite image: {satellite:.0%}"))
     entries.append((OWN_COLOUR, f"the model's own: {own:.0%}"))
     x = float(_MARGIN_PX)
@@ -183,13 +196,13 @@ def _draw_legend(draw: "ImageDraw", sources: Sources, top: int) -> None:
         x += 22 + font(15).getlength(text) + 28
 
 
-def _told(number: int, view: SeenView) -> str:
+def _told(view: SeenView) -> str:
     east, north = view.offset_m
     km = math.hypot(east, north) / 1000
     wind = _COMPASS[round(math.degrees(math.atan2(east, north)) / 45) % 8]
     where = f"{km:.1f} km {wind}" if km >= 0.05 else "at the place itself"
     name = view.name if len(view.name) <= 36 else f"{view.name[:20]}…{view.name[-15:]}"
-    return f"view {number + 1}: {name}, {where}"
+    return f"view {view.number}: {name}, {where}"
 
 
 def _paste(
@@ -223,13 +236,13 @@ def _draw_satellite(
     middle = left + width / 2, top + _LINE_PX + height / 2
     scale, reach = (width - 6) / len(sources.satellite), width / 2 - 14
     _mark(draw, middle, "#ffffff", "")
-    for number, view in enumerate(sources.views):
+    for _, view, colour in sources.in_order():
         right, down = (scale * part for part in view.mark_px)
         beyond = max(abs(right), abs(down)) / reach
         if beyond > 1:  # it stands off the image: a white disc at the edge marks the way
             right, down = right / beyond, down / beyond
         at = middle[0] + right, middle[1] + down
-        _mark(draw, at, "#ffffff" if beyond > 1 else VIEW_COLOURS[number], str(number + 1))
+        _mark(draw, at, "#ffffff" if beyond > 1 else colour, str(view.number))
 
 
 def _mark(draw: "ImageDraw", at: tuple[float, float], colour: str, text: str) -> None:

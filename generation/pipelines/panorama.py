@@ -15,6 +15,7 @@ from generation.checkpoint import load_configured, model_sha256
 from generation.diffusion.codec import PatchCodec, to_bytes
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
+from generation.diffusion.panorama_decoder import PanoramaDecoder
 from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
 from generation.diffusion.surroundings import Guide, Surroundings
 from generation.diffusion.views import MixedViewEncoder
@@ -27,6 +28,7 @@ PARTS = {
     "control": ViewControlNet,
     "views": MixedViewEncoder,
     "codec": PatchCodec,
+    "decoder": PanoramaDecoder,
 }
 NOISE_LEVEL = 1000
 """Tells the noise of panoramas from that of satellite images of the same seed."""
@@ -41,7 +43,7 @@ class Drawn:
 
 
 class PanoramaPipeline:
-    """The denoiser, its encoder of views, its codec, and the loop that uses them."""
+    """The denoiser, its encoder of views, its codec and decoder, and the loop that uses them."""
 
     def __init__(
         self,
@@ -49,10 +51,11 @@ class PanoramaPipeline:
         control: ViewControlNet,
         views: MixedViewEncoder,
         codec: PatchCodec,
+        decoder: PanoramaDecoder,
         scheduler: FlowMatchEulerDiscreteScheduler,
     ) -> None:
         self.unet, self.control = unet.eval(), control.eval()
-        self.views, self.codec = views.eval(), codec.eval()
+        self.views, self.codec, self.decoder = views.eval(), codec.eval(), decoder.eval()
         self.scheduler = scheduler
         self.denoiser = MixedViewDenoiser(unet, control)
         self.sha256 = ""
@@ -119,34 +122,35 @@ class PanoramaPipeline:
         draft = drafts[guides.given]
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(self.scheduler.config)
         scheduler.set_timesteps(num_inference_steps, device=self.device)
-        last = guidance.terms(guides.given, float(scheduler.timesteps[-1]) / 1000)
-        aim = guided(lambda subsets: [drafts[subset] for subset in subsets], last)
+        expected = x
         for i, t in enumerate(scheduler.timesteps):
             if cancelled is not None and cancelled():
                 raise CancelledError(f"stopped at step {i} of {num_inference_steps}, as asked")
             evaluate = partial(self._evaluate, drafts, x, t.expand(len(x)))
             velocity = guided(evaluate, guidance.terms(guides.given, float(t) / 1000))
+            clean = x - velocity * scheduler.sigmas[i]
+            if i == 0:  # from noise alone, a velocity is trained to lead to what is expected
+                expected = clean
             if on_step is not None and i + 1 < num_inference_steps:
-                clean = x[:1] - velocity[:1] * scheduler.sigmas[i]
-                preview = to_bytes(self._decoded(clean, draft[:1], aim[:1]))[0]
+                preview = to_bytes(self._decoded(draft[:1], expected[:1], clean[:1]))[0]
                 on_step(i + 1, num_inference_steps, preview)
             x = scheduler.step(velocity, t, x, return_dict=False)[0]
-        images = to_bytes(self._decoded(x, draft, aim))
+        images = to_bytes(self._decoded(draft, expected, x))
         if on_step is not None:
             on_step(num_inference_steps, num_inference_steps, images[0])
         return Drawn(images, guides[guides.given])
 
-    def _decoded(self, rest: Tensor, draft: Tensor, aim: Tensor) -> Tensor:
+    def _decoded(self, draft: Tensor, expected: Tensor, sample: Tensor) -> Tensor:
         """Add what was drawn to the draft, and turn it into pixels in [-1, 1].
 
         Args:
-            rest: What the draft lacks.
             draft: What was looked up from all that is given.
-            aim: The same as guidance weighs it; what differs from it is detail.
+            expected: The mean of what the draft can lack, in units of ``spread``.
+            sample: One of the ways in which it can lack it.
         """
-        share = self.views.detail_share
-        spread = share * self.views.spread
-        return self.codec.decode(aim + rest * spread[:, None, None] + share * (draft - aim))
+        rest = expected + self.views.detail_share * (sample - expected)
+        latents = draft + rest * self.views.spread[:, :, None]
+        return self.decoder.decode(latents, self.codec)
 
     def _evaluate(
         self, drafts: "_Drafts", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
@@ -157,7 +161,7 @@ class PanoramaPipeline:
             # What is drawn is the rest of the picture that the whole draft lacks; the draft of
             # fewer inputs lacks more, by this much, and only that is what its guide is trained on.
             more = drafts[guides.given] - drafts[subset]
-            more = more / self.views.spread[:, None, None]
+            more = more / self.views.spread[:, :, None]
             velocity = self.denoiser(x_t + (1 - share) * more, t, guides[subset])
             velocities.append(velocity + more)
         return velocities

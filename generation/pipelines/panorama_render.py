@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,45 +15,24 @@ from generation.diffusion.codec import to_signal
 from generation.diffusion.guidance import GuidanceScales
 from generation.diffusion.surroundings import Surroundings
 from generation.errors import InvalidSpecError, shown
-from generation.geo.location import Location, great_circle_km
-from generation.geo.mercator import gsd_m, to_px
+from generation.geo.location import Location
+from generation.geo.mercator import gsd_m
 from generation.geo.sphere import Band, bearing_deg, offset_m, perspective, turn
-from generation.media.panorama import PanoramaRender, open_panorama, placed_view, to_band
-from generation.pipelines.overhead import SIDE_PX, ZOOM, Overhead, overhead_of
+from generation.media.panorama import PanoramaRender
+from generation.pipelines.overhead import SIDE_PX, ZOOM, Overhead, is_drawn, overhead_of
 from generation.pipelines.overlay import SeenView, Sources, overlay
 from generation.pipelines.panorama import OnStep, PanoramaPipeline
+from generation.pipelines.panorama_views import MAX_VIEWS, OpenView, open_views
 from generation.pipelines.whole import made_by, stamped
-from generation.registry import find, list_models
+from generation.registry import ModelCard, find, list_models
 from generation.spec import RunSpec
-from generation.view_spec import FAR_KM, ViewSpec
 
-MAX_VIEWS = 3
-"""Panoramas that the model looks at."""
-TRAINED_KM = 30.0
-"""How far away they stood while it learnt."""
 CROPS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}
 """Pictures without distortion that are cut out, and how far right of the heading they look."""
 CROP_PX, CROP_DEG = 256, 90.0
-LABEL = "learnt from panoramas rendered from terrain, seen from 1,500 m over the ground"
+EXAGGERATED = 2.0
+"""Scales above are told of: what they draw was measured to be less like the place."""
 _GREY = 128
-_HERE_KM = 0.005
-_SAME_KM = 0.001
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OpenView:
-    """A panorama that is looked at, on the model's grid, its middle looking north."""
-
-    spec: ViewSpec
-    place: Location
-    km: float
-    pixels: UInt8[np.ndarray, "height width 3"]
-    notes: tuple[str, ...]
-
-    @property
-    def name(self) -> str:
-        """The file, for people."""
-        return Path(self.spec.file).name
 
 
 @lru_cache(maxsize=1)
@@ -101,7 +79,8 @@ def render(
 
     Args:
         spec: What to draw.
-        on_step: Told ``(step, steps, preview)``.
+        on_step: Told ``(step, steps, preview)``; a satellite image that is drawn for it comes first
+            and has no preview.
         cancelled: Asked before each step.
         online: Whether the layout of a generated satellite image may be fetched from
             OpenStreetMap, and weights from the Hub.
@@ -111,19 +90,28 @@ def render(
     """
     if spec.kind != "panorama":
         raise InvalidSpecError(f"kind={shown(spec.kind)} is no panorama (give kind='panorama')")
-    pipeline = open_pipeline(spec.model, online=online)
+    pipeline, card = open_pipeline(spec.model, online=online), find(spec.model)
+    _refuse_unread(spec, card)
     band, place = pipeline.views.band, Location(spec.lat, spec.lon)
     views, notes = open_views(spec, band)
     began = time.perf_counter()
-    ground = overhead_of(spec, cancelled=cancelled, online=online)
-    notes += [*ground.notes, *_unused(spec, views, ground)]
+    steps = None if on_step is None else _Steps(on_step, spec)
+    ground = overhead_of(
+        spec, on_step=None if steps is None else steps.of_ground, cancelled=cancelled, online=online
+    )
+    notes += [*ground.notes, *_unused(spec, views, ground), *_exaggerated(spec)]
+    if card.reads_prompt and (unread := pipeline.text_encoder.cut(spec.prompt)):
+        notes.append(f"{card.name} did not read the prompt beyond: …{unread[:60]!r}")
     drawn = pipeline(
         _surroundings(spec, views, ground, band),
         seeds=[spec.seed],
         num_inference_steps=spec.steps,
-        guidance=GuidanceScales(satellite=spec.satellite_guidance, views=spec.views_guidance),
-        on_step=None if on_step is None else _turned_steps(on_step, spec.heading),
+        guidance=GuidanceScales(
+            text=spec.text_guidance, satellite=spec.satellite_guidance, views=spec.views_guidance
+        ),
+        on_step=None if steps is None else steps.of_panorama,
         cancelled=cancelled,
+        **({"prompts": [spec.prompt]} if card.reads_prompt else {}),
     )
     crops, told = cut_crops(drawn.images[0], band, spec.heading)
     image = turned(drawn.images[0], spec.heading)
@@ -146,91 +134,10 @@ def render(
         provenance={
             **made_by(spec, pipeline, seconds=time.perf_counter() - began, online=online),
             "attribution": ground.attribution,
-            "notes": [LABEL, *notes, *told],
+            "notes": [*([card.learnt] if card.learnt else []), *notes, *told],
             **_shares(sources, views, place, ground),
         },
     )
-
-
-def open_views(spec: RunSpec, band: Band) -> tuple[list[OpenView], list[str]]:
-    """Open the panoramas of a spec that are looked at: the nearest, in the order of distance.
-
-    Args:
-        spec: What names them.
-        band: The grid that they are brought to.
-
-    Returns:
-        The views, and what is to be known of them.
-
-    Raises:
-        TerrascapeError: One of them cannot be read, has no place, stands too far away, or is
-            another one once more.
-    """
-    target = Location(spec.lat, spec.lon)
-    there = [_placed(view) for view in spec.views]
-    _refuse_twins(there)
-    views: list[OpenView] = []
-    for view, place in sorted(
-        there, key=lambda pair: (great_circle_km(target, pair[1]), pair[0].file)
-    ):
-        km = great_circle_km(target, place)
-        if km > FAR_KM and not spec.far:
-            raise InvalidSpecError(
-                f"view {shown(view.file, None)} stands {km:.0f} km away, {FAR_KM:g} km are "
-                "allowed (is its place right? give --far to take it all the same)"
-            )
-        if len(views) < MAX_VIEWS:
-            views.append(_opened(view, place, km, band))
-    notes = []
-    if len(there) > MAX_VIEWS:
-        notes.append(f"{len(there)} views given, the {MAX_VIEWS} nearest are used")
-    for each in views:
-        notes += [f"{each.name}: {note}" for note in each.notes]
-        notes += _distance_notes(each)
-    return views, notes
-
-
-def _placed(view: ViewSpec) -> tuple[ViewSpec, Location]:
-    """Give a view that knows its heading, and its place."""
-    found = placed_view(view)
-    if found.place is None:
-        raise InvalidSpecError(
-            f"view {shown(view.file, None)} does not tell where it was taken (give "
-            "FILE@LAT,LON,HEADING)"
-        )
-    return found, found.place
-
-
-def _opened(view: ViewSpec, place: Location, km: float, band: Band) -> OpenView:
-    panorama = open_panorama(Path(view.file))
-    try:
-        pixels = to_band(panorama, band, view.heading)
-    except InvalidSpecError as error:
-        raise InvalidSpecError(f"view {shown(view.file, None)}: {error}") from None
-    return OpenView(view, place, km, pixels, panorama.notes)
-
-
-def _refuse_twins(views: Sequence[tuple[ViewSpec, Location]]) -> None:
-    """Refuse a panorama that is there twice; files that tell their own place are compared here."""
-    for j, (b, there) in enumerate(views):
-        for a, here in views[:j]:
-            same = a.file == b.file or (a.sha256 is not None and a.sha256 == b.sha256)
-            if same and great_circle_km(here, there) < _SAME_KM:
-                raise InvalidSpecError(
-                    f"views {shown(a.file, None)} and {shown(b.file, None)} are one panorama at "
-                    "one place (give it once)"
-                )
-
-
-def _distance_notes(view: OpenView) -> list[str]:
-    if view.km < _HERE_KM:
-        return [f"{view.name} stands at the place itself: what is drawn should repeat it"]
-    if view.km > TRAINED_KM:
-        return [
-            f"{view.name} stands {view.km:.0f} km away; the model learnt from panoramas up to "
-            f"{TRAINED_KM:g} km away"
-        ]
-    return []
 
 
 def _unused(spec: RunSpec, views: Sequence[OpenView], ground: Overhead) -> list[str]:
@@ -243,6 +150,27 @@ def _unused(spec: RunSpec, views: Sequence[OpenView], ground: Overhead) -> list[
     if not views and ground.rgb is None:
         notes.append("neither a view nor a satellite image is given: what is drawn is no place")
     return notes
+
+
+def _refuse_unread(spec: RunSpec, card: ModelCard) -> None:
+    """Refuse a prompt that nothing reads."""
+    if spec.prompt.strip() and not card.reads_prompt and not is_drawn(spec):
+        raise InvalidSpecError(
+            f"prompt={shown(spec.prompt)} is read by nobody: {card.name} takes none, and no "
+            "satellite image is drawn (leave the prompt out, let one be drawn with "
+            "satellite=generated, or give a model that takes one)"
+        )
+
+
+def _exaggerated(spec: RunSpec) -> list[str]:
+    """Tell of scales that are so large that they do harm."""
+    scales = {name: getattr(spec, name) for name in ("satellite_guidance", "views_guidance")}
+    return [
+        f"{name}={scale:g} exaggerates far: above 1 the embedded model's panoramas are less like "
+        "the real ones"
+        for name, scale in scales.items()
+        if scale > EXAGGERATED
+    ]
 
 
 def _surroundings(
@@ -284,11 +212,25 @@ def _bytes(values: Tensor) -> UInt8[np.ndarray, "height width 3"]:
     return np.ascontiguousarray(rounded.numpy())
 
 
-def _turned_steps(on_step: OnStep, heading_deg: float) -> OnStep:
-    def tell(step: int, steps: int, preview: UInt8[np.ndarray, "height width 3"] | None) -> None:
-        on_step(step, steps, None if preview is None else turned(preview, heading_deg))
+class _Steps:
+    """Counts the steps of a satellite image and of the panorama after it as those of one work."""
 
-    return tell
+    def __init__(self, on_step: OnStep, spec: RunSpec) -> None:
+        self.on_step, self.spec, self.before = on_step, spec, 0
+
+    def of_ground(
+        self, step: int, steps: int, _preview: UInt8[np.ndarray, "height width 3"] | None
+    ) -> None:
+        """Tell a step of the satellite image."""
+        self.before = steps
+        self.on_step(step, steps + self.spec.steps, None)
+
+    def of_panorama(
+        self, step: int, steps: int, preview: UInt8[np.ndarray, "height width 3"] | None
+    ) -> None:
+        """Tell a step of the panorama, turned to its heading."""
+        shown_ = None if preview is None else turned(preview, self.spec.heading)
+        self.on_step(self.before + step, self.before + steps, shown_)
 
 
 def cut_crops(
@@ -320,13 +262,14 @@ def cut_crops(
 
 
 def _seen(view: OpenView, target: Location) -> SeenView:
-    (x, y), (x0, y0) = to_px(view.place, ZOOM), to_px(target, ZOOM)
-    half = 128 << ZOOM
+    east, north = offset_m(target, view.place)
+    pixel_m = gsd_m(target.lat, ZOOM)  # there is none for a place beyond the map's end
     return SeenView(
+        number=view.number,
         name=view.name,
         pixels=view.pixels,
-        offset_m=offset_m(target, view.place),
-        mark_px=((x - x0 + half) % (2 * half) - half, y - y0),
+        offset_m=(east, north),
+        mark_px=(east / pixel_m, -north / pixel_m),
     )
 
 
@@ -335,15 +278,17 @@ def _shares(
 ) -> dict[str, object]:
     """Tell where the panorama was found, for the record."""
     shares, satellite, own = sources.shares()
+    by_number = sorted(zip(views, shares, strict=True), key=lambda pair: pair[0].number)
     return {
         "views": [
             {
+                "number": view.number,
                 "file": view.name,
                 "km": round(view.km, 3),
                 "bearing_deg": round(bearing_deg(target, view.place), 1),
                 "share": round(share, 4),
             }
-            for view, share in zip(views, shares, strict=True)
+            for view, share in by_number
         ],
         "satellite": {**ground.about, "share": round(satellite, 4)},
         "own_share": round(own, 4),

@@ -131,8 +131,7 @@ class MixedViewPipeline:
             control,
             load_part(MixedViewEncoder, folder / "views").to(device),  # bearings need full floats
         )
-        both = model_sha256(folder) + Folders(base=base).sha256()
-        pipeline.sha256 = hashlib.sha256(both.encode()).hexdigest()
+        pipeline.sha256 = _whole_sha256(folder, base)
         return pipeline
 
     @torch.no_grad()
@@ -311,6 +310,22 @@ def _base_name(folder: Path, wanted: str) -> str:
     return base
 
 
+def _whole_sha256(folder: Path, base: Path) -> str:
+    both = model_sha256(folder) + Folders(base=base).sha256()
+    return hashlib.sha256(both.encode()).hexdigest()
+
+
+def _find(name: str, *, online: bool) -> tuple[Path, Path]:
+    """Give the folders of a registered model's trained parts and of its base."""
+    folder = fetch(name, online=online)
+    return folder, fetch(_base_name(folder, MixedViewPipeline.__name__), online=online)
+
+
+def mixed_view_sha256(name: str, *, online: bool = False) -> str:
+    """Give the hash that a registered full-size pipeline writes into its pictures."""
+    return _whole_sha256(*_find(name, online=online))
+
+
 def load_mixed_view(
     name: str, *, online: bool = False, options: Options | None = None
 ) -> MixedViewPipeline:
@@ -323,8 +338,7 @@ def load_mixed_view(
         MissingFileError: Weights are not here; the message says what to do.
         WeightsError: A file is damaged, or parts do not fit each other.
     """
-    folder = fetch(name, online=online)
-    base = fetch(_base_name(folder, MixedViewPipeline.__name__), online=online)
+    folder, base = _find(name, online=online)
     files = [*sorted(folder.rglob("*.safetensors")), *Folders(base=base).weights()]
     stamp = tuple(file.stat().st_mtime for file in files)
     return _loaded(folder, base, stamp, options or Options(sampler="unipc"))

@@ -27,7 +27,9 @@ from generation.media.folder import atomic_write
 from generation.media.geotiff import geotiff_bytes
 from generation.media.image import open_rgb, read_bytes
 from generation.pipelines.overhead import DRAWN_PX, SIDE_PX, ZOOM, satellite_spec
-from generation.pipelines.panorama_render import LABEL, open_pipeline, render
+from generation.pipelines.panorama import OnStep
+from generation.pipelines.panorama_render import open_pipeline, render
+from generation.registry import find
 from generation.spec import RunSpec
 
 LIST, ANIMATION = "walk.json", "walk.webp"
@@ -108,6 +110,7 @@ def render_walk(
     out: Path,
     *,
     on_frame: Callable[[int, int], None] | None = None,
+    on_ground: OnStep | None = None,
     cancelled: Callable[[], bool] | None = None,
     online: bool = False,
 ) -> Walked:
@@ -117,6 +120,8 @@ def render_walk(
         walk: What to draw.
         out: A folder that is there; frames that it holds whole are kept.
         on_frame: Told how many frames are done, and of how many.
+        on_ground: Told ``(step, steps, preview)`` of a satellite image that is drawn at once, and
+            of one in tiles how many of them are done, and of how many.
         cancelled: Asked before each step; frames that are finished stay.
         online: Whether the network may be used, as for one panorama.
 
@@ -127,7 +132,7 @@ def render_walk(
     """
     began = time.perf_counter()
     weights = open_pipeline(walk.specs[0].model, online=online).sha256
-    specs, notes = _on_one_ground(walk.specs, out, cancelled, online)
+    specs, notes = _on_one_ground(walk.specs, out, on_ground, cancelled, online)
     _check_list(out / LIST, specs, weights)
     frames, drawn = [], 0
     for number, spec in enumerate(specs, start=1):
@@ -185,7 +190,7 @@ def _list_bytes(
     first = specs[0]
     content = {
         "synthetic": True,
-        "label": LABEL,
+        "label": find(first.model).learnt,
         "model": first.model,
         "model_sha256": weights,
         "seed": first.seed,
@@ -211,7 +216,11 @@ def _list_bytes(
 
 
 def _on_one_ground(
-    specs: Sequence[RunSpec], out: Path, cancelled: Callable[[], bool] | None, online: bool
+    specs: Sequence[RunSpec],
+    out: Path,
+    on_ground: OnStep | None,
+    cancelled: Callable[[], bool] | None,
+    online: bool,
 ) -> tuple[tuple[RunSpec, ...], list[str]]:
     """Let all frames look at one satellite image, drawn now if it is to be generated."""
     first = specs[0]
@@ -226,12 +235,17 @@ def _on_one_ground(
         return tuple(dataclasses.replace(s, satellite="none") for s in specs), [note]
     side_px = _side_px(windows)
     drawn = (
-        _drawn_at_once(specs, windows, side_px, out, cancelled, online)
+        _drawn_at_once(specs, windows, side_px, out, on_ground, cancelled, online)
         if side_px <= MAX_DRAWN_PX
-        else _drawn_in_tiles(specs, windows, out, cancelled, online)
+        else _drawn_in_tiles(specs, windows, out, on_ground, cancelled, online)
     )
     on_it = dataclasses.replace(first, satellite=str(drawn)).pinned()
-    shared = {"satellite": on_it.satellite, "satellite_sha256": on_it.satellite_sha256}
+    shared: dict[str, object] = {
+        "satellite": on_it.satellite,
+        "satellite_sha256": on_it.satellite_sha256,
+    }
+    if not find(first.model).reads_prompt:
+        shared["prompt"] = ""  # the image was drawn to it, and that is all that reads it
     note = f"one satellite image for all frames, generated (synthetic): {drawn.name}"
     return tuple(dataclasses.replace(s, **shared) for s in specs), [note]  # type: ignore[arg-type]
 
@@ -256,6 +270,7 @@ def _drawn_at_once(
     windows: Sequence[Window],
     side_px: int,
     out: Path,
+    on_ground: OnStep | None,
     cancelled: Callable[[], bool] | None,
     online: bool,
 ) -> Path:
@@ -272,7 +287,8 @@ def _drawn_at_once(
         out, spec, model_sha256=lambda name: load_pipeline(name).sha256, online=online
     )
     if done is None:
-        done = save_render(render_satellite(spec, cancelled=cancelled, online=online), out)[-1]
+        drawn = render_satellite(spec, on_step=on_ground, cancelled=cancelled, online=online)
+        done = save_render(drawn, out)[-1]
     return done.with_suffix(".tif")
 
 
@@ -280,6 +296,7 @@ def _drawn_in_tiles(
     specs: Sequence[RunSpec],
     windows: Sequence[Window],
     out: Path,
+    on_ground: OnStep | None,
     cancelled: Callable[[], bool] | None,
     online: bool,
 ) -> Path:
@@ -309,7 +326,7 @@ def _drawn_in_tiles(
     window = Window(ZOOM, left % 256 * TILE_PX, top * TILE_PX, cols * TILE_PX, rows * TILE_PX)
     rgb = np.zeros((window.height_px, window.width_px, 3), np.uint8)
     seen = np.zeros(rgb.shape[:2], np.uint8)
-    for (col, row), spec in zip(tiles, plan, strict=True):
+    for done, ((col, row), spec) in enumerate(zip(tiles, plan, strict=True), start=1):
         if cancelled is not None and cancelled():
             raise CancelledError("stopped while the satellite image was drawn, as asked")
         there = np.s_[
@@ -318,6 +335,8 @@ def _drawn_in_tiles(
         ]
         rgb[there] = render_satellite(spec, cancelled=cancelled, online=online).image
         seen[there] = 255
+        if on_ground is not None:
+            on_ground(done, len(tiles), None)
     tags = {"TIFFTAG_SOFTWARE": "Terrascape", "SYNTHETIC": "true", "TERRASCAPE_TILES": text}
     atomic_write(path, geotiff_bytes(rgb, window, tags, seen))
     return path

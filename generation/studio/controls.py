@@ -244,11 +244,11 @@ def _slider(
     return gr.Slider(low, high, value=value, step=step, label=label, min_width=180, elem_id=elem_id)
 
 
-def about_guidance() -> gr.HTML:
-    """Say what the sliders below mean."""
+def about_guidance(more: str = "more exaggerates it") -> gr.HTML:
+    """Say what the sliders below mean, and what scales above 1 do."""
     return gr.HTML(
         '<h3 class="ts-sub">Guidance</h3><p class="ts-caption">How far an input is '
-        "followed: 0 ignores it, 1 is as trained, more exaggerates it.</p>",
+        f"followed: 0 ignores it, 1 is as trained, {more}.</p>",
         js_on_load=None,
         **_HTML,
     )
@@ -271,9 +271,9 @@ def seed_row(elem_id: str) -> tuple[gr.Textbox, gr.Button, gr.Checkbox]:
         )
 
 
-def guidance(name: str, value: float) -> gr.Slider:
+def guidance(name: str, value: float, most: float = MAX_GUIDANCE) -> gr.Slider:
     """Ask how far an input is followed."""
-    return gr.Slider(0, MAX_GUIDANCE, value=value, step=0.1, label=name, min_width=180)
+    return gr.Slider(0, most, value=value, step=0.1, label=name, min_width=180)
 
 
 def _models(kind: str | None = None) -> list[tuple[Any, Any]]:

@@ -14,6 +14,10 @@ from generation.view_spec import FAR_KM, MAX_VIEWS_GIVEN
 
 _HTML = {"apply_default_css": False}
 DEFAULT = RunSpec.from_dict({"kind": "panorama", "lat": FIRST.lat, "lon": FIRST.lon})
+MOST_GUIDANCE = 3.0
+"""Far enough for trying; the command line takes larger scales."""
+GUIDED = {"satellite_guidance": "Satellite image", "views_guidance": "Panoramas"}
+"""Fields that are a guidance scale, and their labels."""
 _FILES = (("JPEG", "jpg"), ("Overlay", "overlay"), ("Manifest", "json"))
 SCROLL_JS = """
 document.addEventListener('click', (event) => {
@@ -112,7 +116,7 @@ class PanoramaControls:
             with gr.Column() as self.words_group:
                 self.prompt = gr.Textbox(
                     DEFAULT.prompt,
-                    label="What the drawn satellite image should look like; may be empty",
+                    label="What it should look like; may be empty",
                     max_lines=2,
                     max_length=MAX_PROMPT,
                     elem_id="ts-pano-prompt",
@@ -137,12 +141,15 @@ class PanoramaControls:
                 self.steps = gr.Slider(
                     1, 200, value=DEFAULT.steps, step=1, label="Steps", elem_id="ts-pano-steps"
                 )
-                about_guidance()
+                about_guidance(
+                    "more exaggerates it, which makes the embedded model's panoramas less like "
+                    "the real ones"
+                )
                 with gr.Row():
-                    self.satellite_guidance = guidance(
-                        "Satellite image", DEFAULT.satellite_guidance
+                    self.satellite_guidance, self.views_guidance = (
+                        guidance(label, getattr(DEFAULT, name), MOST_GUIDANCE)
+                        for name, label in GUIDED.items()
                     )
-                    self.views_guidance = guidance("Panoramas", DEFAULT.views_guidance)
                 self.model = gr.Dropdown(
                     list_models("panorama"), value=DEFAULT.model, label="Model"
                 )

@@ -9,6 +9,7 @@ from generation.errors import InvalidSpecError
 from generation.geo.location import Location
 from generation.media.folder import atomic_write, output_folder
 from generation.media.image import read_bytes
+from generation.registry import find, list_models
 from generation.spec import RunSpec
 from generation.spec_checks import SATELLITE_WORDS
 from generation.studio.form import plain, whole_seed
@@ -38,6 +39,7 @@ class PanoramaForm:
     image: str | None
     """The satellite image that was chosen."""
     prompt: str | None
+    """Counts where it is read; elsewhere the page does not show it."""
     far: bool
     seed: str | None
     """Text, since a seed may be larger than a browser's numbers are exact."""
@@ -99,7 +101,7 @@ class PanoramaForm:
             "kind": "panorama",
             **{name: plain(getattr(self, name)) for name in names},
             "far": self.far,
-            "prompt": self.prompt or "",
+            "prompt": (self.prompt or "") if reads_words(self.choice, self.model) else "",
             "seed": whole_seed(self.seed),
             "model": self.model or "",
         }
@@ -113,6 +115,12 @@ class PanoramaForm:
                 "around the place, or choose another one)"
             )
         return self.image
+
+
+def reads_words(choice: str | None, model: str | None) -> bool:
+    """Tell whether words would be read: by a satellite image that is drawn, or by the model."""
+    reads = model in list_models("panorama") and find(str(model)).reads_prompt
+    return choice in ("auto", "generated") or reads
 
 
 def keep_input(path: Path, folder: Path) -> Path:

@@ -7,7 +7,8 @@ from pathlib import Path
 from generation.errors import TerrascapeError
 from generation.media.artifact import Artifact, read_artifact
 from generation.media.image import read_bytes
-from generation.spec import RunSpec
+from generation.registry import find
+from generation.spec import DEFAULT_MODELS, RunSpec
 from generation.studio.map_widget import place_text
 from generation.studio.panorama_recall import files_of
 from generation.studio.panorama_viewer import compass_text, flat_html, viewer_html
@@ -22,10 +23,9 @@ CROPS = (
     ("left", "Left", 270),
 )
 """Name in the file, for people, and how far right of the heading each perspective view looks."""
-_USED = "Which panorama, and which part of the satellite image, was used where"
-LEARNT = (
-    "Learnt from panoramas rendered from terrain, seen from 1,500 m over the ground; no photograph "
-    "was among them."
+_USED = (
+    "Which panorama, by its number in the list, and which part of the satellite image, was used "
+    "where"
 )
 
 
@@ -36,7 +36,8 @@ def empty_stage(absent: str = "") -> str:
         absent: Why nothing can be drawn; empty if it can.
     """
     flat = flat_html(None, absent or "Choose a place, drop panoramas if you have any, press Draw")
-    return _stage(flat, f'<p class="ts-caption">{LEARNT}</p>')
+    model = DEFAULT_MODELS["panorama"]
+    return _stage(flat, f'<p class="ts-caption">{model} has {escape(find(model).learnt)}.</p>')
 
 
 def running_stage(progress: Progress) -> str:
@@ -45,7 +46,9 @@ def running_stage(progress: Progress) -> str:
     text = doing(progress)
     if progress.phase == "loading":
         text = "Opening the panoramas, the model and the satellite image"
-    flat = flat_html(source, "The first step is on its way", BADGE if source else "")
+    # A step without a preview is one of the satellite image that is drawn first.
+    empty = "The satellite image comes first" if progress.step else "The first step is on its way"
+    flat = flat_html(source, empty, BADGE if source else "")
     return _stage(flat, progress_html(progress, text), busy=True)
 
 
@@ -117,11 +120,7 @@ def _stage(above: str, below: str, *, busy: bool = False) -> str:
 
 def _facts(spec: RunSpec, record: object) -> str:
     about = [f"heading {compass_text(spec.heading)}", f"{len(spec.views)} given"]
-    if isinstance(record, dict) and isinstance(record.get("notes"), list | tuple):
-        others = [note for note in record["notes"] if "rendered from terrain" not in str(note)]
-        record = {**record, "notes": others}  # that is always told, in the words of LEARNT
-    line = facts_html(spec, record, [place_text(spec.lat, spec.lon), *about])
-    return f'{line}<p class="ts-caption">{LEARNT}</p>'
+    return facts_html(spec, record, [place_text(spec.lat, spec.lon), *about])
 
 
 def _crops(files: Mapping[str, Path], heading_deg: float) -> str:

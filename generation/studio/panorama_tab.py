@@ -18,8 +18,13 @@ from generation.studio.map_widget import (
     world_html,
     world_location,
 )
-from generation.studio.panorama_controls import PanoramaControls, about_image
-from generation.studio.panorama_form import PanoramaForm
+from generation.studio.panorama_controls import (
+    GUIDED,
+    MOST_GUIDANCE,
+    PanoramaControls,
+    about_image,
+)
+from generation.studio.panorama_form import PanoramaForm, reads_words
 from generation.studio.panorama_recall import files_of as files_beside
 from generation.studio.panorama_recall import find_files, restore
 from generation.studio.panorama_views import (
@@ -72,8 +77,12 @@ class PanoramaTab:
         ui.drop.upload(self.take, [ui.drop, *self.fields], [ui.drop, *listed], **_WITH_ROWS)
         ui.list.click(self.remove, self.fields, listed, **_QUIET)
         ui.list.input(self.edit, self.fields, ui.around, trigger_mode="always_last", **_QUIET)
-        ui.choice.change(
-            choose_image, ui.choice, [ui.about, ui.file_group, ui.words_group], **_QUIET
+        gr.on(
+            [ui.choice.change, ui.model.change],
+            choose_image,
+            [ui.choice, ui.model],
+            [ui.about, ui.file_group, ui.words_group],
+            **_QUIET,
         )
         ui.upload.upload(lambda path: path, ui.upload, ui.image, **_QUIET)
         ui.upload.clear(lambda: None, None, ui.image, **_QUIET)
@@ -172,7 +181,7 @@ class PanoramaTab:
             if not keep:
                 form = replace(form, seed=random_seed())
             spec = form.spec(self.desk.out)
-        job = PanoramaJob(spec, self.desk)
+            job = PanoramaJob(spec, self.desk)
         self.desk.begin(visitor, job)
         try:
             yield {
@@ -237,6 +246,10 @@ class PanoramaTab:
             for each in fields(PanoramaForm)
             if each.name != "rows"
         }
+        # The sliders end where larger scales are no use, but a file may have such a scale.
+        for name in GUIDED:
+            scale = getattr(back.form, name)
+            filled[getattr(ui, name)] = gr.update(value=scale, maximum=max(MOST_GUIDANCE, scale))
         saved: Changes = {ui.downloads: gr.update(visible=False)}
         if ".json" in files:
             saved = self._saved(files[".json"])
@@ -263,10 +276,10 @@ class PanoramaTab:
         return {ui.downloads: gr.update(visible=True), **offered, ui.history: strip}
 
 
-def choose_image(choice: str) -> tuple[Any, Any, Any]:
-    """Show what the chosen kind of satellite image needs."""
-    shown = gr.update(visible=choice == "file"), gr.update(visible=choice in ("auto", "generated"))
-    return about_image(choice), *shown
+def choose_image(choice: str, model: str | None) -> tuple[Any, Any, Any]:
+    """Show what the chosen kind of satellite image needs, and ask for words if they are read."""
+    words = gr.update(visible=reads_words(choice, model))
+    return about_image(choice), gr.update(visible=choice == "file"), words
 
 
 def _refused(text: str) -> str:

@@ -286,7 +286,8 @@ def header_html() -> str:
     """Give the page's head: what this is, and that what it shows is synthetic."""
     return (
         f'<header class="ts-head">{MARK}<h1>Terrascape</h1>'
-        "<p>Draws what a place may look like from space, on this machine.</p>"
+        "<p>Draws what a place may look like, from above and all around, and finds what it may "
+        "sound like, on this machine.</p>"
         '<span class="ts-badge" title="Every image here is made by a model">synthetic images'
         "</span></header>"
     )

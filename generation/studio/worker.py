@@ -119,9 +119,9 @@ class Desk:
 class Work(threading.Thread):
     """Something done in the background for a visitor, who watches and may stop it."""
 
-    def __init__(self, desk: Desk, window: Window, steps: int = 0) -> None:
+    def __init__(self, desk: Desk, steps: int = 0) -> None:
         super().__init__(name=type(self).__name__, daemon=True)
-        self.desk, self.window = desk, window
+        self.desk = desk
         self.stopped = threading.Event()
         self.progress = Progress(steps=steps)
         self.streets: Layout | None = None
@@ -148,8 +148,8 @@ class Work(threading.Thread):
                 told = now
                 yield now
 
-    def ask_streets(self) -> None:
-        """Get the streets of the window, from memory if they are there.
+    def ask_streets(self, window: Window) -> None:
+        """Get the streets of a window, from memory if they are there.
 
         The question runs in a thread of its own, for a map server cannot be hurried: when the
         visitor stops, nobody waits for the answer any more. It still ends within the bounds of the
@@ -160,14 +160,14 @@ class Work(threading.Thread):
             LayoutError: The window is too large to ask for.
             CancelledError: The visitor did not want to wait.
         """
-        self.streets = self.desk.streets.get(self.window)
+        self.streets = self.desk.streets.get(window)
         if self.streets is not None:
             return
         answer: list[Layout | BaseException] = []
 
         def ask() -> None:
             try:
-                answer.append(self.desk.map_server.layout(self.window))
+                answer.append(self.desk.map_server.layout(window))
             except BaseException as error:  # noqa: BLE001 - raised again below
                 answer.append(error)
 
@@ -192,9 +192,13 @@ class Work(threading.Thread):
 class StreetJob(Work):
     """The streets of a window, for a look at them."""
 
+    def __init__(self, desk: Desk, window: Window) -> None:
+        super().__init__(desk)
+        self.window = window
+
     def do(self) -> None:
         """Ask the map server."""
-        self.ask_streets()
+        self.ask_streets(self.window)
 
 
 class Job(Work):
@@ -207,7 +211,7 @@ class Job(Work):
     """
 
     def __init__(self, spec: RunSpec, desk: Desk, *, online: bool = False) -> None:
-        super().__init__(desk, spec.window(), spec.steps)
+        super().__init__(desk, spec.steps)
         self.spec, self.online = spec, online
         self.result: Rendered | None = None
         self.paths: list[Path] = []
@@ -217,7 +221,7 @@ class Job(Work):
         """Ask for streets if allowed, wait for the seat, render, save."""
         with output_folder(self.desk.out, 9 * self.spec.size**2 + 1_000_000):
             if self.online:
-                self.ask_streets()
+                self.ask_streets(self.spec.window())
             self._tell(phase="waiting")
             with self._seated():
                 self._tell(phase="loading")

@@ -26,6 +26,18 @@ ALL = {
 }
 
 
+@pytest.fixture(autouse=True)
+def in_double_precision():
+    """What was worked out by hand is compared to a millionth."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def close(found, wanted):
+    torch.testing.assert_close(found, wanted, atol=1e-6, rtol=0)
+
+
 @pytest.fixture(params=ALL)
 def head(request):
     torch.manual_seed(0)
@@ -44,19 +56,17 @@ def head(request):
 )
 def test_sparsemax_by_hand(scores, shares):
     scores, shares = torch.tensor([scores, scores]), torch.tensor(shares)
-    torch.testing.assert_close(sparsemax(scores)[0], shares, atol=1e-6, rtol=0)
-    torch.testing.assert_close(sparsemax(scores + 40)[1], shares, atol=1e-5, rtol=0)
+    close(sparsemax(scores)[0], shares)
+    close(sparsemax(scores + 40)[1], shares)
 
 
 def test_sparsemax_is_the_nearest_point_of_the_simplex():
     torch.manual_seed(0)
-    scores = torch.randn(200, 7, dtype=torch.float64)
+    scores = torch.randn(200, 7)
     ours = sparsemax(scores)
-    torch.testing.assert_close(ours.sum(1), torch.ones(200, dtype=torch.float64))
+    close(ours.sum(1), torch.ones(200))
     assert (ours >= 0).all()
-    rivals = torch.distributions.Dirichlet(torch.full((7,), 0.4, dtype=torch.float64)).sample(
-        (500,)
-    )
+    rivals = torch.distributions.Dirichlet(torch.full((7,), 0.4)).sample((500,))
     best = (ours - scores).square().sum(1)
     assert ((rivals[:, None] - scores).square().sum(2).amin(0) >= best - 1e-12).all()
 
@@ -64,7 +74,7 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex():
 def test_sparsemax_lets_a_gradient_through_its_support_only():
     scores = torch.tensor([1.0, 0.6, -5.0], requires_grad=True)
     (slope,) = torch.autograd.grad(sparsemax(scores)[0], scores)
-    torch.testing.assert_close(slope, torch.tensor([0.5, -0.5, 0.0]))
+    close(slope, torch.tensor([0.5, -0.5, 0.0]))
 
 
 def test_the_distance_of_gaussians_by_hand():
@@ -75,9 +85,9 @@ def test_the_distance_of_gaussians_by_hand():
     )
     # means 2 apart and variances 1.25 + 2.5; means 0 apart and 1.25 + 0
     expected = torch.tensor([[5.75, 1.25]])
-    torch.testing.assert_close(gaussian_distance(a, b), expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(likeness(a, b), -expected, atol=1e-6, rtol=0)
-    torch.testing.assert_close(a.uncertainty, torch.tensor([1.5]))
+    close(gaussian_distance(a, b), expected)
+    close(likeness(a, b), -expected)
+    close(a.uncertainty, torch.tensor([1.5]))
 
 
 def test_the_distance_of_gaussians_is_that_of_draws():
@@ -104,12 +114,10 @@ def test_codes_are_mixed_by_hand():
     tokens = torch.tensor([[[1.0, 0.0], [0.0, 0.6]]])
     given = "audio", tokens, torch.ones(1, 2, dtype=torch.bool)
     # dot products over sqrt(4) and over 0.5 are the plain dot products
-    torch.testing.assert_close(
-        head.scores(*given), torch.tensor([[[1.0, 0.0, -1.0], [0.0, 0.6, -0.6]]])
-    )
+    close(head.scores(*given), torch.tensor([[[1.0, 0.0, -1.0], [0.0, 0.6, -0.6]]]))
     found = head(*given)  # best of the tokens: 1, 0.6, -0.6
-    torch.testing.assert_close(found.weights, torch.tensor([[0.7, 0.3, 0.0]]))
-    torch.testing.assert_close(found.vector, torch.tensor([[0.7, 0.3, 0.0, 0.0]]))
+    close(found.weights, torch.tensor([[0.7, 0.3, 0.0]]))
+    close(found.vector, torch.tensor([[0.7, 0.3, 0.0, 0.0]]))
 
 
 def test_filling_up_changes_nothing(head):
@@ -118,9 +126,7 @@ def test_filling_up_changes_nothing(head):
     mask = torch.ones(3, 5, dtype=torch.bool)
     longer = torch.cat([tokens, torch.randn(3, 4, 4)], 1)
     more = torch.cat([mask, torch.zeros(3, 4, dtype=torch.bool)], 1)
-    torch.testing.assert_close(
-        head("audio", tokens, mask).vector, head("audio", longer, more).vector
-    )
+    close(head("audio", tokens, mask).vector, head("audio", longer, more).vector)
 
 
 def test_as_published_what_fills_up_may_win():
@@ -130,9 +136,9 @@ def test_as_published_what_fills_up_may_win():
     tokens, mask = torch.randn(1, 2, 4), torch.tensor([[True, False]])
     real = ours("audio", tokens[:, :1], mask[:, :1])
     query = ours.query["audio"](tokens[:, :1])[0, 0] @ ours.codes.T / math.sqrt(8)
-    torch.testing.assert_close(real.weights[0], sparsemax(query))
+    close(real.weights[0], sparsemax(query))
     assert (query < 0).any()
-    torch.testing.assert_close(theirs("audio", tokens, mask).weights[0], sparsemax(query.clamp(0)))
+    close(theirs("audio", tokens, mask).weights[0], sparsemax(query.clamp(0)))
 
 
 def test_every_head_embeds_every_modality(head):
@@ -142,7 +148,7 @@ def test_every_head_embeds_every_modality(head):
         assert found[1:].vector.shape == (2, 8)
         assert likeness(found, found).shape == (3, 3)
         if found.weights is None:
-            torch.testing.assert_close(found.vector.norm(dim=1), torch.ones(3))
+            close(found.vector.norm(dim=1), torch.ones(3))
 
 
 def test_gaussians_begin_narrow():

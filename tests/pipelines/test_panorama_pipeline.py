@@ -15,7 +15,7 @@ from generation.diffusion.guidance import GuidanceScales
 from generation.diffusion.surroundings import Surroundings
 from generation.diffusion.view_attention import refined
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError, WeightsError
-from generation.pipelines.panorama import PanoramaPipeline
+from generation.pipelines.panorama import PARTS, PanoramaPipeline
 
 STRONG = GuidanceScales(satellite=2.0, views=3.0)
 
@@ -26,9 +26,9 @@ def pipeline():
     pipeline = make_panorama_pipeline()
     with torch.random.fork_rng():
         torch.manual_seed(1)
-        for parameter in pipeline.views.parameters():
+        for parameter in (*pipeline.views.parameters(), *pipeline.decoder.parameters()):
             parameter.data += 0.02 * torch.randn_like(parameter)
-        pipeline.views.spread.copy_(torch.linspace(0.5, 1.0, 8))
+        pipeline.views.spread.copy_(torch.linspace(0.5, 1.0, 8 * 4).unflatten(0, (8, 4)))
     return pipeline
 
 
@@ -122,6 +122,25 @@ def test_a_right_velocity_leads_to_the_right_picture_in_any_number_of_steps():
         assert apart(draw(pipeline, around, steps=steps), expected) <= 1
 
 
+def test_the_share_of_detail_leads_from_the_expected_picture_to_a_sample():
+    """A velocity that expects one thing from noise alone and then leads to another."""
+    pipeline, around = make_panorama_pipeline(), make()
+    guide = pipeline.views(around)
+    draft = (pipeline.codec.encode(guide.draft) + guide.correction).detach()
+    expected, sample = 0.3 * torch.randn(2, *draft.shape)
+
+    def velocity(x, t, told):
+        aim = expected if float(t[0]) == 1000 else sample
+        return (x - aim) / (t / 1000)[:, None, None, None]
+
+    pipeline.denoiser = velocity
+    for share in (0.0, 0.4, 1.0):
+        pipeline.views.detail_share = share
+        mixed = draft + expected + share * (sample - expected)
+        wanted = to_bytes(pipeline.codec.decode(mixed))
+        assert apart(draw(pipeline, around, steps=3), wanted) <= 1
+
+
 def test_a_turned_world_of_panoramas_gives_a_turned_picture(pipeline):
     """Panoramas, where they stand and the noise are turned by 90 degrees around the place."""
     around = without(make(), "satellite")
@@ -136,7 +155,7 @@ def test_a_turned_world_of_panoramas_gives_a_turned_picture(pipeline):
         def _noise(self, seed):
             return super()._noise(seed).roll(WIDTH // 32, 3)
 
-    parts = (pipeline.unet, pipeline.control, pipeline.views, pipeline.codec, pipeline.scheduler)
+    parts = [getattr(pipeline, name) for name in (*PARTS, "scheduler")]
     straight, turned = draw(pipeline, around), draw(Turned(*parts), world)
     assert apart(np.roll(straight, WIDTH // 4, 2), turned) <= 1
     assert apart(straight, turned) > 10

@@ -1,8 +1,11 @@
+import shutil
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from tiny import make_pipeline
 from tiny_panorama import HEIGHT, WIDTH, make_home, panorama_pixels, write_panorama
 
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError
@@ -10,18 +13,20 @@ from generation.geo.imagery import cut_square
 from generation.geo.location import Location
 from generation.geo.mercator import Window, to_px
 from generation.geo.sphere import Band
+from generation.media.artifact import find_done, save_render
 from generation.media.geotiff import geotiff_bytes
 from generation.pipelines.overhead import SIDE_PX, ZOOM, cut_around, overhead_of
 from generation.pipelines.overlay import VIEW_COLOURS, overlay
 from generation.pipelines.panorama_render import (
     CROP_PX,
-    LABEL,
     cut_crops,
     load_panorama,
-    open_views,
     render,
     turned,
 )
+from generation.pipelines.panorama_views import open_views
+from generation.registry import find
+from generation.render_batch import weights_sha256
 from generation.spec import RunSpec
 from generation.view_spec import ViewSpec
 
@@ -75,7 +80,8 @@ def test_a_panorama_comes_with_crops_overlay_and_the_story_of_its_making(files, 
     assert drawn.overlay.shape[1] == 1024
     assert drawn.satellite.shape == (SIDE_PX, SIDE_PX, 3)
     made = drawn.provenance
-    assert made["notes"][0] == LABEL
+    assert made["notes"][0] == find("panorama-nano").learnt
+    assert "rendered from terrain" in made["notes"][0]
     assert made["synthetic"] is True
     assert made["attribution"] == "© me"
     assert [view["km"] for view in made["views"]] == pytest.approx([2.0, 4.0], abs=0.05)
@@ -110,8 +116,11 @@ def test_the_nearest_three_are_used_in_any_order_and_that_is_told(files):
     some = render(replace(SPEC, views=(views[4], views[2], views[0], views[3], views[1])))
     three = render(replace(SPEC, views=views[:3]))
     np.testing.assert_array_equal(some.image, three.image)
-    assert "5 views given, the 3 nearest are used" in notes_of(some)
-    assert [view["file"] for view in some.provenance["views"]] == ["0.png", "1.png", "2.png"]
+    assert "5 views given, the 3 nearest are used: 2, 3, 5" in notes_of(some)
+    told = [(view["number"], view["file"]) for view in some.provenance["views"]]
+    assert told == [(2, "2.png"), (3, "0.png"), (5, "1.png")]
+    at = {view["file"]: view["share"] for view in three.provenance["views"]}
+    assert {view["file"]: view["share"] for view in some.provenance["views"]} == at
 
 
 def test_what_is_given_changes_what_is_drawn(files, ground):
@@ -143,6 +152,44 @@ def test_distances_are_told_where_they_are_unusual(files):
     told = notes_of(render(replace(SPEC, views=(here, away))))
     assert "0.png stands at the place itself" in told
     assert "1.png stands 56 km away; the model learnt from panoramas up to 30 km away" in told
+
+
+def test_a_prompt_that_nothing_reads_is_refused(ground):
+    said = r"prompt='snow' is read by nobody: panorama-nano takes none"
+    for satellite in ("none", str(ground)):
+        with pytest.raises(InvalidSpecError, match=said):
+            render(replace(SPEC, prompt="snow", satellite=satellite))
+    with pytest.raises(InvalidSpecError, match=said):
+        render(replace(SPEC, lat=84.98, prompt="snow", satellite="auto"))
+    plain = replace(SPEC, steps=1, satellite="generated")
+    snowy = render(replace(plain, prompt="snow"))
+    assert not np.array_equal(snowy.satellite, render(plain).satellite)
+
+
+@pytest.mark.parametrize(("scale", "told"), [(1.0, 0), (2.0, 0), (2.1, 1), (20.0, 1)])
+def test_a_scale_that_exaggerates_far_is_told_of(files, scale, told):
+    spec = replace(SPEC, steps=1, views=near(files, 1), views_guidance=scale)
+    notes = [note for note in render(spec).provenance["notes"] if "exaggerates far" in note]
+    assert len(notes) == told
+    assert all(f"views_guidance={scale:g}" in note for note in notes)
+
+
+def test_drawing_the_satellite_image_is_told_first_and_may_be_stopped():
+    seen = []
+    spec = replace(SPEC, satellite="generated")
+    render(spec, on_step=lambda *step: seen.append(step))
+    assert [step[:2] for step in seen] == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert [step[2] is None for step in seen] == [True, True, False, False]
+    asked = []
+
+    def stop():
+        asked.append(len(asked))
+        return len(asked) == 2  # before the second step of the satellite image
+
+    seen.clear()
+    with pytest.raises(CancelledError, match="step 1 of 2"):
+        render(spec, on_step=lambda *step: seen.append(step), cancelled=stop)
+    assert [step[:2] for step in seen] == [(1, 4)]
 
 
 def test_previews_are_turned_and_the_last_is_the_picture(files):
@@ -214,6 +261,25 @@ def test_a_generated_image_is_drawn_around_the_place_and_labelled():
     assert "GSHHG" in found.attribution
 
 
+def test_done_means_that_the_satellite_model_is_the_same_too(home, tmp_path, monkeypatch):
+    spec = replace(SPEC, steps=1, satellite="auto")
+    manifest = save_render(render(spec), tmp_path / "out")[-1]
+    weights = partial(weights_sha256, online=False)
+    done = find_done(manifest.parent, spec, model_sha256=weights, online=False)
+    assert done == (manifest, [])
+    shutil.copytree(home, tmp_path / "home")
+    other = make_pipeline()
+    with torch.no_grad():
+        next(other.unet.parameters()).add_(0.1)
+    other.save_pretrained(tmp_path / "other")
+    shutil.rmtree(tmp_path / "home" / "satellite-nano")
+    shutil.move(tmp_path / "other", tmp_path / "home" / "satellite-nano")
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path / "home"))
+    done, why = find_done(manifest.parent, spec, model_sha256=weights, online=False)
+    assert done is None
+    assert "other weights drew its satellite image" in why[0]
+
+
 def test_near_the_end_of_the_map_auto_does_without_and_says_so():
     edge = replace(SPEC, lat=84.98)
     found = overhead_of(replace(edge, satellite="auto"))
@@ -221,6 +287,17 @@ def test_near_the_end_of_the_map_auto_does_without_and_says_so():
     assert "map of the world ends" in found.notes[0]
     with pytest.raises(InvalidSpecError, match="leave"):
         overhead_of(replace(edge, satellite="generated"))
+
+
+@pytest.mark.parametrize("lat", [86.0, 90.0])
+def test_beyond_the_map_panoramas_alone_are_followed(files, lat):
+    spec = replace(SPEC, steps=1, lat=lat, satellite="auto")
+    views = tuple(ViewSpec(f, lat - 0.01 * (n + 1), LON, 0.0) for n, f in enumerate(files[:2]))
+    drawn = render(replace(spec, views=views))
+    assert drawn.satellite is None
+    assert "map of the world ends" in notes_of(drawn)
+    assert [view["km"] for view in drawn.provenance["views"]] == pytest.approx([1.1, 2.2], abs=0.1)
+    assert not np.array_equal(drawn.image, render(spec).image)
 
 
 def test_a_square_across_the_antimeridian_is_one(ground):
@@ -264,7 +341,7 @@ def test_an_overlay_shows_each_source_in_its_colour_where_it_was_found(files):
     weights[:, 0, :, half:] = 1  # the first view, to the east of north
     weights[:, 1, :, :half] = 1
     told = replace(guide, view_weights=weights, satellite_weight=guide.satellite_weight * 0)
-    seen = [SeenView(v.name, v.pixels, (0.0, 2000.0), (0.0, -4.0)) for v in views]
+    seen = [SeenView(v.number, v.name, v.pixels, (0.0, 2000.0), (0.0, -4.0)) for v in views]
     sources = Sources(told, seen, None, pipeline.views.band, 90.0)
     grey = np.full_like(drawn.image, 128)
     picture = overlay(turned(grey, 90.0), sources)
@@ -276,4 +353,14 @@ def test_an_overlay_shows_each_source_in_its_colour_where_it_was_found(files):
     )
     for col, near_, far in ((middle, first, second), (40, second, first)):
         there = picture[row, col].astype(float)
+        assert np.abs(there - 0.75 * near_).sum() < np.abs(there - 0.75 * far).sum()
+    # Given the other way round, the second slot is the first view, with its number and colour.
+    given = [replace(view, number=number) for number, view in zip((7, 2), seen, strict=True)]
+    swapped = replace(sources, views=given)
+    assert [(slot, v.number, c) for slot, v, c in swapped.in_order()] == [
+        (1, 2, VIEW_COLOURS[0]),
+        (0, 7, VIEW_COLOURS[1]),
+    ]
+    for col, near_, far in ((middle, second, first), (40, first, second)):
+        there = overlay(turned(grey, 90.0), swapped)[row, col].astype(float)
         assert np.abs(there - 0.75 * near_).sum() < np.abs(there - 0.75 * far).sum()

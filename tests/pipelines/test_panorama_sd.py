@@ -19,6 +19,7 @@ from generation.diffusion.surroundings import Guide, Surroundings
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import CancelledError, InvalidSpecError, MissingFileError, WeightsError
 from generation.pipelines.panorama_parts import control_of
+from generation.pipelines.panorama_render import render
 from generation.pipelines.panorama_sd import MixedViewPipeline, with_text
 from generation.pipelines.parts import (
     SAMPLERS,
@@ -29,6 +30,8 @@ from generation.pipelines.parts import (
     set_steps,
 )
 from generation.registry import find, locate
+from generation.render_batch import weights_sha256
+from generation.spec import RunSpec
 from training.tiny_sd import write_base
 
 HEIGHT, WIDTH, CELL = 32, 128, 8
@@ -301,8 +304,22 @@ def test_a_registered_model_finds_its_base(home, monkeypatch):
     first = generation.load("mixed-view")
     assert generation.load("mixed-view") is first
     assert len(first.sha256) == 64
+    assert weights_sha256("mixed-view", online=False) == first.sha256
     assert find("mixed-view").family == "mixed-view"
     assert first(around(), seeds=[3, 4]).guide.tokens.device.type == "cpu"
+
+
+def test_a_render_hands_the_prompt_on_and_says_nothing_of_terrain(home, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(home))
+    place = {"kind": "panorama", "lat": 45.98, "lon": 7.66, "model": "mixed-view"}
+    spec = RunSpec(**place, satellite="none", steps=2, prompt="a")
+    drawn = render(spec)
+    assert drawn.image.shape == (HEIGHT, WIDTH, 3)
+    assert not np.array_equal(drawn.image, render(replace(spec, prompt="")).image)
+    assert not np.array_equal(drawn.image, render(replace(spec, text_guidance=8.0)).image)
+    assert not any("terrain" in note for note in drawn.provenance["notes"])
+    long = render(replace(spec, prompt="a " * 200))
+    assert any("mixed-view did not read the prompt" in n for n in long.provenance["notes"])
 
 
 def test_absent_weights_tell_how_to_train_them(tmp_path, monkeypatch):

@@ -1,12 +1,15 @@
 import json
+import re
+import shutil
 from dataclasses import replace
 from io import BytesIO
+from pathlib import Path
 
 import numpy as np
 import pytest
 from tiny_panorama import HEIGHT, WIDTH, make_home, write_panorama
 
-from generation.errors import CancelledError, InvalidSpecError, OutputError
+from generation.errors import CancelledError, InvalidSpecError, MissingFileError, OutputError
 from generation.media.artifact import read_artifact
 from generation.media.image import open_rgb
 from generation.pipelines import walk as walk_module
@@ -99,6 +102,42 @@ def test_every_frame_is_replayed_equal_from_its_own_file(walked):
         assert compare(artifact, render_again(artifact, render)).text == "equal"
 
 
+def test_a_folder_that_was_moved_is_replayed_from_where_it_is(walked, tmp_path):
+    _, out, done = walked
+    moved = tmp_path / "moved"
+    shutil.copytree(out, moved)
+    frame = moved / done.files[1].name
+    ground = Path(read_artifact(frame).spec.satellite)
+    away = ground.rename(ground.with_name("away.tif"))
+    try:
+        artifact = read_artifact(frame)
+        assert compare(artifact, render_again(artifact, render)).text == "equal"
+        (moved / ground.name).unlink()
+        with pytest.raises(MissingFileError) as refusal:
+            render_again(artifact, render)
+    finally:
+        away.rename(ground)
+    said = (
+        rf"satellite='.*{ground.name}' is no file whose fingerprint is \w+, nor does it lie beside"
+    )
+    assert re.search(said, str(refusal.value))
+    assert f"{frame.name} (put it into one of the two places)" in str(refusal.value)
+
+
+def test_a_prompt_is_for_the_ground_and_drawing_it_is_told(fields, tmp_path):
+    seen = []
+    walk = Walk.along(path_of(tmp_path, START, END), 2, {**fields, "prompt": "snow"})
+    options = {"on_ground": lambda *step: seen.append(step[:2])}
+    done = render_walk(walk, made(tmp_path / "out"), **options)
+    assert seen == [(1, 1)]
+    assert {read_artifact(frame).spec.prompt for frame in done.files[:2]} == {""}
+    (ground,) = (tmp_path / "out").glob("satellite_*.json")
+    assert read_artifact(ground).spec.prompt == "snow"
+    with pytest.raises(CancelledError, match="stopped at step 0"):
+        render_walk(walk, made(tmp_path / "more"), cancelled=lambda: True)
+    assert not list((tmp_path / "more").iterdir())
+
+
 def test_all_frames_look_at_one_ground(walked):
     _, out, done = walked
     specs = [read_artifact(frame).spec for frame in done.files[:3]]
@@ -147,8 +186,11 @@ def test_a_path_too_long_for_one_image_gets_tiles_that_are_drawn_once(
     monkeypatch.setattr(walk_module, "MAX_DRAWN_PX", 256)
     walk = Walk.along(path_of(tmp_path, START, END), 2, fields)
     out = made(tmp_path / "out")
-    done = render_walk(walk, out)
+    tiles = []
+    done = render_walk(walk, out, on_ground=lambda done, count, _: tiles.append((done, count)))
+    assert tiles == [(n, len(tiles)) for n in range(1, len(tiles) + 1)]
     (ground,) = out.glob("walk_satellite_*.tif")
+    assert len(tiles) > 1
     specs = [read_artifact(frame).spec for frame in done.files[:2]]
     assert {spec.satellite for spec in specs} == {str(ground)}
     assert overhead_of(specs[1]).about["synthetic"] is True

@@ -10,35 +10,27 @@ from pathlib import Path
 
 import gradio as gr
 import pytest
+from panorama_fields import PLACE, form, row, write_ridge
 from stand_in import draw
-from tiny_panorama import make_home, panorama_pixels, write_panorama
+from tiny_panorama import make_home, write_panorama
 
-from generation.errors import InvalidSpecError, TerrascapeError
-from generation.geo.location import Location
-from generation.geo.sphere import Band
 from generation.media.artifact import manifest_mistakes, read_artifact, read_spec, save_render
-from generation.media.panorama import panorama_jpeg
+from generation.registry import find
 from generation.spec import RunSpec
 from generation.studio import worker
 from generation.studio.gate import FILES
 from generation.studio.panorama_form import SATELLITE_CHOICES, PanoramaForm
 from generation.studio.panorama_recall import files_of, restore
-from generation.studio.panorama_stage import LEARNT, recent
+from generation.studio.panorama_stage import empty_stage, recent
 from generation.studio.panorama_tab import PanoramaTab, choose_image
 from generation.studio.panorama_viewer import VIEWER, VIEWER_CSS, VIEWER_JS
 from generation.studio.panorama_views import (
-    around_html,
-    list_html,
     region_of,
     take_views,
-    typed,
 )
 from generation.studio.worker import Desk
-from generation.view_spec import MAX_VIEWS_GIVEN
 
-PLACE = Location(45.98, 7.66)
 SOMEONE = gr.Request(session_hash="someone")
-FULL = Band(128, 256, 90.0, -90.0)
 
 
 @pytest.fixture(scope="module")
@@ -71,26 +63,11 @@ def tab(page, home, tmp_path, monkeypatch):
 @pytest.fixture
 def placed(tmp_path):
     """A panorama whose file tells its place and heading."""
-    path = tmp_path / "ridge.jpg"
-    path.write_bytes(
-        panorama_jpeg(panorama_pixels(1), FULL, heading_deg=120.0, place=Location(46.0, 7.7))
-    )
-    return path
-
-
-def form(**changes):
-    given = {"lat": PLACE.lat, "lon": PLACE.lon, "heading": 90, "choice": "none", "image": None}
-    given |= {"prompt": "", "far": False, "seed": "7", "steps": 3, "model": "panorama-nano"}
-    given |= {"satellite_guidance": 1.0, "views_guidance": 1.0, "given": [], "rows": "[]"}
-    return PanoramaForm(**{**given, **changes})
+    return write_ridge(tmp_path / "ridge.jpg")
 
 
 def values(told):
     return [getattr(told, each.name) for each in fields(PanoramaForm)]
-
-
-def row(view, **changes):
-    return {"key": view.key, "lat": view.lat, "lon": view.lon, "heading": view.heading} | changes
 
 
 def event(**data):
@@ -112,126 +89,6 @@ def draw_form(tab, told):
     return gather(tab.draw(SOMEONE, True, *values(told)))
 
 
-def test_a_file_fills_in_its_own_place_and_heading(placed, tmp_path):
-    bare = write_panorama(tmp_path / "bare.png")
-    views, refused = take_views([str(placed), str(bare)], [])
-    assert refused == ""
-    assert (views[0].lat, views[0].lon, views[0].heading) == ("46", "7.7", "120")
-    assert views[0].notes == ()
-    assert (views[1].lat, views[1].lon, views[1].heading) == ("", "", "0")
-    assert any("north is assumed" in note for note in views[1].notes)
-    shown = list_html(views)
-    assert shown.count("data-view=") == 2
-    assert shown.count('value="46"') == 1
-
-
-def test_what_is_no_panorama_is_left_out_and_told(placed, tmp_path):
-    empty = tmp_path / "empty.jpg"
-    empty.write_bytes(b"")
-    views, refused = take_views([str(empty), str(placed)], [])
-    assert [view.name for view in views] == ["ridge.jpg"]
-    assert "empty.jpg" in refused
-    assert str(tmp_path) not in refused  # a person knows the name alone
-
-
-def test_no_more_views_are_taken_than_may_be_named(placed):
-    views, refused = take_views([str(placed)] * (MAX_VIEWS_GIVEN + 1), [])
-    assert len(views) == MAX_VIEWS_GIVEN
-    assert len({view.key for view in views}) == MAX_VIEWS_GIVEN
-    assert f"{MAX_VIEWS_GIVEN} panoramas are allowed" in refused
-
-
-def test_a_key_that_was_removed_is_not_given_to_two_views(placed):
-    views, _ = take_views([str(placed)] * 3, [])
-    views, _ = take_views([str(placed)] * 2, [views[0], views[2]])
-    assert len({view.key for view in views}) == 4
-
-
-def test_what_is_typed_replaces_what_the_file_told(placed, tmp_path):
-    views, _ = take_views([str(placed)], [])
-    rows = json.dumps([row(views[0], lat="46.01", heading="10.5"), {**row(views[0]), "key": "v9"}])
-    spec = form(given=views, rows=rows).spec(tmp_path / "out")
-    (view,) = spec.views
-    assert (view.lat, view.lon, view.heading) == (46.01, 7.7, 10.5)
-    assert Path(view.file).read_bytes() == placed.read_bytes()
-    assert Path(view.file).is_relative_to(tmp_path / "out")
-    assert Path(view.file).name == "ridge.jpg"
-    assert view.sha256
-
-
-@pytest.mark.parametrize("rows", ["[", "[1]", '{"key": 1}', '[{"key": "v1"}]', "[" * 5000])
-def test_rows_that_the_page_does_not_send_are_refused(rows):
-    with pytest.raises(InvalidSpecError, match="reload the page"):
-        typed([], rows)
-
-
-@pytest.mark.parametrize(("change", "message"), [
-    ({"lat": None}, "lat=None"),
-    ({"lat": 95}, "no such place"),
-    ({"heading": 400}, "heading=400"),
-    ({"heading": float("nan")}, "heading=nan"),
-    ({"heading": None}, "heading=None"),
-    ({"seed": "x"}, "seed='x'"),
-    ({"steps": 2.5}, "steps=2.5"),
-    ({"choice": "file"}, "no satellite image is chosen"),
-    ({"choice": "file", "image": "gone.tif"}, "gone.tif"),
-    ({"typed": {"lat": ""}}, "ridge.jpg: lat=''"),
-    ({"typed": {"lat": "95"}}, "no such place"),
-    ({"typed": {"heading": "400"}}, "heading=400"),
-    ({"typed": {"heading": "nan"}}, "heading='nan'"),
-    ({"typed": {"lat": "51"}}, "ridge.jpg' stands 558 km away"),
-    ({"twice": True}, "views 1 and 2 are the same: 'ridge.jpg' and 'ridge.jpg'"),
-])  # fmt: skip
-def test_a_mistake_is_told_and_nothing_is_written(placed, change, message, tmp_path):
-    out = tmp_path / "out"
-    views, _ = take_views([str(placed)] * (2 if change.pop("twice", False) else 1), [])
-    rows = json.dumps([row(views[0], **change.pop("typed", {}))])
-    with pytest.raises(TerrascapeError, match=re.escape(message)) as caught:
-        form(given=views, rows=rows, **change).spec(out)
-    assert str(tmp_path) not in str(caught.value)
-    assert not out.exists()
-
-
-def test_a_far_view_is_taken_where_that_is_ticked(placed, tmp_path):
-    views, _ = take_views([str(placed)], [])
-    spec = form(given=views, rows=json.dumps([row(views[0], lat="51")]), far=True).spec(tmp_path)
-    assert spec.far
-    assert spec.views[0].lat == 51
-
-
-def test_the_map_shows_each_view_where_it_stands(placed):
-    views, _ = take_views([str(placed)] * 2, [])
-    views[1] = replace(views[1], lat="46.3", lon="7.66")  # 36 km to the north
-    region = region_of(PLACE, views)
-    shown = around_html(PLACE, views, 90.0)
-    spots = re.findall(r'ts-spot" style="left:([\d.]+)%;top:([\d.]+)%">(\d)', shown)
-    assert [number for *_, number in spots] == ["1", "2"]
-    for (left, top, _), view in zip(spots, views, strict=True):
-        back = region.location(float(left) / 100, float(top) / 100)
-        assert back.lat == pytest.approx(float(view.lat), abs=1e-3)
-        assert back.lon == pytest.approx(float(view.lon), abs=1e-3)
-    assert "2: 35.6 km N, 0°" in shown
-    assert "rotate(90.0deg)" in shown
-
-
-def test_the_map_tells_of_views_beyond_it_and_without_a_place(placed):
-    views, _ = take_views([str(placed)] * 2, [])
-    views = [replace(views[0], lat="-33"), replace(views[1], lat="")]
-    shown = around_html(PLACE, views, None)
-    assert "1 of the panoramas stands beyond it" in shown
-    assert "2: its file tells no place" in shown
-    assert "Take far panoramas" in shown
-    assert "ts-spot" not in shown
-
-
-def test_the_map_crosses_the_antimeridian(placed):
-    views, _ = take_views([str(placed)], [])
-    views = [replace(views[0], lat="-17", lon="-179.95")]
-    shown = around_html(Location(-17.0, 179.95), views, 0.0)
-    (left,) = re.findall(r'ts-spot" style="left:([\d.]+)%', shown)
-    assert 50 < float(left) < 100  # to the east
-
-
 def test_a_panorama_is_drawn_step_by_step_and_offered(tab, placed):
     ui, out = tab.ui, tab.desk.out
     views, _ = take_views([str(placed)], [])
@@ -240,7 +97,12 @@ def test_a_panorama_is_drawn_step_by_step_and_offered(tab, placed):
     stages = [changes[ui.stage] for changes in told if ui.stage in changes]
     previews = {uri for each in stages[:-1] for uri in re.findall(r'src="([^"]+)"', each)}
     assert len(previews) >= 2
-    assert any("Step 2 of 12" in each and 'aria-busy="true"' in each for each in stages)
+    assert any('aria-busy="true"' in each for each in stages)
+    numbers = [int(n) for each in stages for n in re.findall(r"Step (\d+) of 24", each)]
+    assert numbers == sorted(numbers)
+    first = [each for each in stages if "The satellite image comes first" in each]
+    assert first
+    assert all(int(re.search(r"Step (\d+)", each).group(1)) <= 12 for each in first)
 
     (manifest,) = out.glob("panorama_*.json")
     assert manifest_mistakes(manifest) == []
@@ -248,8 +110,8 @@ def test_a_panorama_is_drawn_step_by_step_and_offered(tab, placed):
     assert set(files) >= {".jpg", ".front.jpg", ".overlay.png", ".satellite.png", ".json"}
     assert shown.count("ts-badge") == 6  # the panorama, four crops, the drawn satellite image
     assert 'data-heading="90" data-top="45" data-bottom="-45"' in shown
-    assert LEARNT in shown
-    assert shown.count("rendered from terrain") == 1
+    assert shown.count(find("panorama-nano").learnt) == 1
+    assert find("panorama-nano").learnt in empty_stage()
     inside = re.search(r'<img src="data:image/jpeg;base64,([^"]+)"', shown).group(1)
     assert base64.b64decode(inside) == files[".jpg"].read_bytes()
     assert ["Ahead, E, 90°" in shown, "Left, N, 0°" in shown] == [True, True]
@@ -269,6 +131,49 @@ def test_a_panorama_is_stopped_and_nothing_is_saved(tab):
             tab.stop(SOMEONE)
     assert "Stopped. Nothing was saved." in page[tab.ui.stage]
     assert not list(tab.desk.out.glob("panorama_*"))
+
+
+def test_drawing_the_satellite_image_is_stopped_too(tab):
+    events = tab.draw(SOMEONE, True, *values(form(steps=200, choice="generated")))
+    page = {}
+    for changes in events:
+        page |= changes
+        if "The satellite image comes first" in changes.get(tab.ui.stage, ""):
+            tab.stop(SOMEONE)
+    assert "Stopped. Nothing was saved." in page[tab.ui.stage]
+    assert "Step" not in page[tab.ui.stage]
+    assert not list(tab.desk.out.glob("panorama_*"))
+
+
+def test_a_place_beyond_the_map_is_drawn_without_a_satellite_image(tab):
+    assert "web mercator" in tab.refresh(*values(form(lat=88.0)))[1].replace(
+        "web-mercator", "web mercator"
+    )
+    _, page, error = draw_form(tab, form(lat=88.0, choice="auto", steps=1))
+    assert error is None
+    assert "around latitude 88 the map of the world ends" in page[tab.ui.stage]
+
+
+def test_words_are_asked_for_and_kept_only_where_they_are_read(tab, tmp_path):
+    for choice, model, shown in (
+        ("generated", "panorama-nano", True),
+        ("none", "panorama-nano", False),
+        ("none", "mixed-view", True),
+        ("none", None, False),
+    ):
+        assert choose_image(choice, model)[2]["visible"] is shown
+    told = {"prompt": "snow", "choice": "none"}
+    assert form(**told).spec(tmp_path).prompt == ""
+    assert form(**told, model="mixed-view").spec(tmp_path).prompt == "snow"
+
+
+def test_a_scale_beyond_the_slider_is_brought_back(tab, saved):
+    _, manifest = saved
+    artifact = read_artifact(manifest)
+    assert tab.ui.views_guidance.maximum == 3
+    page = tab._restored(replace(artifact, spec=replace(artifact.spec, views_guidance=7.5)))
+    assert page[tab.ui.views_guidance]["value"] == page[tab.ui.views_guidance]["maximum"] == 7.5
+    assert page[tab.ui.satellite_guidance]["maximum"] == 3
 
 
 def test_a_mistake_of_the_fields_is_a_message(tab):
@@ -377,7 +282,7 @@ def test_a_result_that_is_not_there_is_told(tab, pick):
 
 
 def test_each_choice_of_satellite_image_says_what_it_means():
-    told = {value: choose_image(value) for _, value in SATELLITE_CHOICES}
+    told = {value: choose_image(value, "panorama-nano") for _, value in SATELLITE_CHOICES}
     assert len({text for text, *_ in told.values()}) == len(SATELLITE_CHOICES)
     assert told["file"][1]["visible"] is True
     assert told["none"][1]["visible"] is False

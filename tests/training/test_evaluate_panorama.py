@@ -118,7 +118,7 @@ def test_wrong_inputs_change_that_input_and_nothing_else(sets):
 
 def test_the_codec_alone_loses_something(panorama_pipeline, sets):
     real = sample_of(sets)["image"].numpy()[None]
-    again = through_codec(panorama_pipeline.codec, real)
+    again = through_codec(panorama_pipeline, real)
     assert again.shape == real.shape
     assert 0 < np.abs(again.astype(int) - real).mean() < 40
 

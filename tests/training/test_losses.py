@@ -21,8 +21,20 @@ from training.losses import (
     softened_loss,
 )
 
-ONE = torch.tensor(1.0)
-EAST, NORTH = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+ONE = torch.tensor(1.0, dtype=torch.float64)
+EAST, NORTH = torch.eye(2, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def in_double_precision():
+    """What was worked out by hand is compared to a millionth."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def millionth(value):
+    return pytest.approx(value, rel=0, abs=1e-6)
 
 
 def softplus(x):
@@ -37,12 +49,12 @@ def maps(*values):
 def test_the_discriminator_is_content_beyond_its_margin():
     assert discriminator_hinge(maps(1.0, 5.0), maps(-1.0, -9.0)).item() == 0
     undecided = discriminator_hinge(maps(0.0, 0.0), maps(0.0, 0.0))
-    assert undecided.item() == pytest.approx(2.0)
-    assert discriminator_hinge(maps(0.5, 1.0), maps(-1.0, 2.0)).item() == pytest.approx(1.75)
+    assert undecided.item() == millionth(2.0)
+    assert discriminator_hinge(maps(0.5, 1.0), maps(-1.0, 2.0)).item() == millionth(1.75)
 
 
 def test_the_generator_wants_high_scores_without_end():
-    assert generator_hinge(maps(3.0, -1.0)).item() == pytest.approx(-1.0)
+    assert generator_hinge(maps(3.0, -1.0)).item() == millionth(-1.0)
     assert generator_hinge(maps(30.0, -1.0)) < generator_hinge(maps(3.0, -1.0))
 
 
@@ -56,8 +68,8 @@ def test_each_scale_has_the_same_say():
 def test_info_nce_by_hand():
     a, b = torch.stack([EAST, NORTH]), torch.stack([3 * EAST, 5 * NORTH])
     # logits [[2, 0], [0, 2]]: each row and column costs log(1 + e^-2)
-    assert info_nce(a, b, 2 * ONE).item() == pytest.approx(softplus(-2), abs=1e-6)
-    assert info_nce(a, b.flip(0), 2 * ONE).item() == pytest.approx(softplus(2), abs=1e-6)
+    assert info_nce(a, b, 2 * ONE).item() == millionth(softplus(-2))
+    assert info_nce(a, b.flip(0), 2 * ONE).item() == millionth(softplus(2))
 
 
 def test_both_directions_count():
@@ -65,8 +77,8 @@ def test_both_directions_count():
     # logits [[1, 0], [1, 0]]: rows cost log(1 + e^-1) and log(1 + e), columns log 2 twice
     rows = (softplus(-1) + softplus(1)) / 2
     expected = (rows + math.log(2)) / 2
-    assert info_nce(a, b, ONE).item() == pytest.approx(expected, abs=1e-6)
-    assert info_nce(b, a, ONE).item() == pytest.approx(expected, abs=1e-6)
+    assert info_nce(a, b, ONE).item() == millionth(expected)
+    assert info_nce(b, a, ONE).item() == millionth(expected)
 
 
 def test_one_way_info_nce_by_hand_and_with_a_queue():
@@ -74,7 +86,7 @@ def test_one_way_info_nce_by_hand_and_with_a_queue():
     first = math.log(2 * math.e + 1) - 1  # the queue holds a twin of its partner
     second = math.log(math.e + 2) - 1
     loss = one_way_info_nce(given.requires_grad_(), targets.requires_grad_(), ONE)
-    assert loss.item() == pytest.approx((first + second) / 2, abs=1e-6)
+    assert loss.item() == millionth((first + second) / 2)
     slopes = torch.autograd.grad(loss, [given, targets], allow_unused=True)
     assert slopes[0] is not None
     assert slopes[1] is None  # the hub is not moved
@@ -82,8 +94,8 @@ def test_one_way_info_nce_by_hand_and_with_a_queue():
 
 def test_a_scale_is_held_between_one_and_a_hundred():
     for log_scale, scale in ((-3.0, 1.0), (math.log(7), 7.0), (9.0, 100.0)):
-        assert clamped_scale(torch.tensor(log_scale)).item() == pytest.approx(scale, rel=1e-6)
-    assert clamped_scale(torch.tensor(0.0), least=1.0).item() == pytest.approx(math.e)
+        assert clamped_scale(torch.tensor(log_scale)).item() == millionth(scale)
+    assert clamped_scale(torch.tensor(0.0), least=1.0).item() == millionth(math.e)
 
 
 def test_labels_may_sum_to_more_than_one():
@@ -91,7 +103,7 @@ def test_labels_may_sum_to_more_than_one():
     ones = torch.ones(2, 2)
     # each row costs softplus(-1) for its partner and softplus(1) for the other
     expected = softplus(-1) + softplus(1)
-    assert labelled(logits, ones).item() == pytest.approx(expected, abs=1e-6)
+    assert labelled(logits, ones).item() == millionth(expected)
 
 
 def test_what_fits_as_well_as_the_partner_is_a_pseudo_positive():
@@ -107,7 +119,7 @@ def test_softened_loss_by_hand():
     rows = (softplus(-1) + softplus(1) + softplus(-1)) / 2
     columns = (2 * math.log(2) + math.log(2)) / 2
     expected = plain + 0.1 * (rows + columns) / 2
-    assert softened_loss(a, b, ONE).item() == pytest.approx(expected, abs=1e-6)
+    assert softened_loss(a, b, ONE).item() == millionth(expected)
 
 
 def gaussians(vectors, variance):
@@ -121,7 +133,7 @@ def test_the_loss_of_gaussians_by_hand():
     divergence = 0.5 * (0.5 + 0.5 - 1 - math.log(0.5))  # mean over samples and axes of mean^2: 0.5
     expected = 2 * pairs + 0.1 * 2 * pairs + 1e-4 * 2 * divergence
     loss = gaussian_loss(a, b, ONE, 3 * ONE)
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.item() == millionth(expected)
 
 
 def test_a_pseudo_positive_pair_of_gaussians_is_pulled_too():
@@ -134,14 +146,14 @@ def test_a_pseudo_positive_pair_of_gaussians_is_pulled_too():
     by_column = (3 * softplus(-1) + softplus(1)) / 4
     loss = gaussian_loss(a, b, ONE, 3 * ONE, bottleneck=0.0)
     expected = 2 * right + 0.1 * (by_row + by_column)
-    assert loss.item() == pytest.approx(expected, abs=1e-6)
+    assert loss.item() == millionth(expected)
 
 
 def test_a_divergence_that_has_blown_up_is_let_go():
     a = gaussians(torch.stack([EAST, NORTH]), 1e6)
     kept = gaussian_loss(a, a, 0 * ONE, ONE, bottleneck=1.0)
     none = gaussian_loss(a, a, 0 * ONE, ONE, bottleneck=0.0)
-    assert kept.item() == pytest.approx(none.item())
+    assert kept.item() == millionth(none.item())
 
 
 def test_three_modalities_are_bound_pair_by_pair():
@@ -153,7 +165,7 @@ def test_three_modalities_are_bound_pair_by_pair():
         info_nce(parts[0], parts[2], scales[1]),
         info_nce(parts[1], parts[2], scales[2]),
     ]
-    assert pooled_loss(parts, scales).item() == pytest.approx(sum(terms).item() / 3, abs=1e-6)
+    assert pooled_loss(parts, scales).item() == millionth(sum(terms).item() / 3)
 
 
 def test_codebook_terms_add_up():
@@ -168,9 +180,9 @@ def test_codebook_terms_add_up():
     both = softened_loss(image, audio + caption, scales[3])
     own = softened_loss(image, described, scales[4])
     whole = codebook_loss(image, audio, caption, described, scales, described=0.5)
-    assert whole.item() == pytest.approx((three + both + 0.5 * own).item(), abs=1e-5)
+    assert whole.item() == millionth((three + both + 0.5 * own).item())
     without = codebook_loss(image, audio, caption, None, scales)
-    assert without.item() == pytest.approx((three + both).item(), abs=1e-5)
+    assert without.item() == millionth((three + both).item())
 
 
 def test_a_batch_of_one_is_refused():

@@ -205,7 +205,7 @@ def test_real_panoramas_look_north_and_are_brought_to_the_grid(folder):
     expected = 127 + 100 * np.cos(np.radians(BAND.azimuths_deg().numpy()))
     for view in found.views:
         pixels, kind = decode(view.image)
-        assert (pixels.shape, kind) == ((16, 64, 3), "JPEG")
+        assert (pixels.shape, kind) == ((16, 64, 3), "PNG")
         assert np.abs(pixels[8, :, 0] - expected).max() < 8
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from generation.encoders.heads import Embedding, unit
+from generation.encoders.heads import Embedding, likeness, unit
 from generation.errors import ConfigError
-from training.ranks import chance, ranks, recall, summary, within
+from training.ranks import both_ranks, chance, ranks, recall, summary, within
 
 
 def points(count, dim=8, seed=0):
@@ -35,6 +35,32 @@ def test_gaussians_are_ranked_by_their_distance():
     means = torch.zeros(3, 2)
     gallery = Embedding(means, torch.tensor([0.0, 1.0, 2.0])[:, None].repeat(1, 2))
     assert ranks(gallery, gallery).tolist() == [1, 2, 3]  # the narrowest is nearest to all
+
+
+@pytest.mark.parametrize("spread", [False, True], ids=["points", "gaussians"])
+@pytest.mark.parametrize(("count", "dim"), [(2100, 7), (1025, 64), (65, 600)])
+def test_ranks_agree_with_their_definition_where_many_tie(count, dim, spread):
+    """Of forty different answers each is given many times, also in different tiles."""
+    torch.manual_seed(count)
+    kinds = [
+        Embedding(unit(torch.randn(40, dim)), torch.randn(40, dim) if spread else None)
+        for _ in range(2)
+    ]
+    asked, given = torch.randint(0, 40, (2, count))
+    exact = [
+        Embedding(each.vector.double(), each.log_variance.double() if spread else None)
+        for each in kinds
+    ]
+    scores = likeness(*exact)[asked][:, given]
+    there, back = both_ranks(kinds[0][asked], kinds[1][given])
+    np.testing.assert_array_equal(there, by_definition(scores))
+    np.testing.assert_array_equal(back, by_definition(scores.T))
+    np.testing.assert_array_equal(there, ranks(kinds[0][asked], kinds[1][given]))
+
+
+def by_definition(scores):
+    own = scores.diagonal()[:, None]
+    return (scores > own).sum(1) + ((scores == own).sum(1) + 1) / 2
 
 
 def test_an_encoder_that_says_the_same_of_all_stands_in_the_middle():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_panorama import write_panorama
 from tiny_sets import HEIGHT, WIDTH, write_sets
 
 from generation.checkpoint import load_safetensors, model_sha256
@@ -95,8 +96,31 @@ def test_the_weights_load_draw_and_train_on(finished, tiny, tmp_path):
     write_sets(tmp_path / "large.parquet", size=(64, 256))
     larger = (f"data={tmp_path / 'large.parquet'}", "height=64", "width=256")
     cfg = tiny_config(tiny, tmp_path, f"start_from={finished / 'weights'}", *larger)
-    with pytest.raises(ConfigError, match="draws 128x32 px and not 256x64"):
+    with pytest.raises(ConfigError, match=r"draws 128x32 px .* and not 256x64"):
         PanoramaSdTask(cfg)
+
+
+def test_real_panoramas_of_a_table_are_learnt_from(tiny, tmp_path):
+    for number in range(3):
+        write_panorama(tmp_path / f"{number}.png", number)
+    rows = [f"{number}.png,{46 + number / 50},7.0,{90 * number}" for number in range(3)]
+    table = tmp_path / "real.CSV"
+    table.write_text("\n".join(["file,lat,lon,heading_deg", *rows]))
+    task = PanoramaSdTask(tiny_config(tiny, tmp_path / "run", f"data={table}"))
+    batch = one_batch(task)
+    assert batch["image"].shape[1:] == (HEIGHT, WIDTH, 3)
+    assert not batch["has_satellite"].any()
+    assert batch["valid"].sum(1).tolist() == [2] * len(batch["valid"])
+    losses = task.model(batch)
+    losses["loss"].backward()
+    assert torch.isfinite(losses["loss"])
+    # The file's middle, half of its width, looks east and lies a quarter right of the middle here.
+    whole = np.asarray(Image.open(tmp_path / "1.png"))
+    seen = task.dataset.target(1)
+    assert np.abs(seen[-1, 3 * WIDTH // 4].astype(int) - whole[-40, len(whole)]).max() < 12
+    table.write_text("file,lat\n")
+    with pytest.raises(ConfigError, match=r"real\.CSV lacks the column lon, heading_deg"):
+        PanoramaSdTask(tiny_config(tiny, tmp_path / "run", f"data={table}"))
 
 
 def test_a_step_moves_what_learns_and_nothing_else(tiny, tmp_path):
