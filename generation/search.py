@@ -3,12 +3,11 @@
 import argparse
 import dataclasses
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generation.console import Parser, real, whole
+from generation.console import Parser, real, tell_notes, whole
 from generation.errors import InvalidSpecError, shown
 from generation.geo.location import Location
 from generation.registry import ASSETS, SIMULATED, SIMULATED_NOTE, list_models, places_are_simulated
@@ -75,8 +74,10 @@ def _search(args: argparse.Namespace) -> None:
     from generation.encoders.gallery import Gallery
 
     gallery = Gallery.open(args.gallery)
+    embed = _of_place if asked == "place" else _embedded
+    query, notes = embed(args, gallery)
     hits = gallery.search_each(
-        _of_place(args, gallery) if asked == "place" else _embedded(args, gallery),
+        query,
         args.top,
         kinds=args.kind or ANSWERS[asked],
         region=region,
@@ -84,10 +85,11 @@ def _search(args: argparse.Namespace) -> None:
         licences=args.licence,
     )
     if not hits:
-        _note("nothing in the gallery passes the filters")
+        notes.append("nothing in the gallery passes the filters")
     own = places_are_simulated(gallery.maker.model)
     if own or any(hit.location_source == SIMULATED for hit in hits):
-        _note(SIMULATED_NOTE)
+        notes.append(SIMULATED_NOTE)
+    tell_notes(notes)
     if args.json:
         print(json.dumps([dataclasses.asdict(hit) for hit in hits], indent=2, allow_nan=False))
     else:
@@ -116,27 +118,28 @@ def _asked(args: argparse.Namespace) -> str:
     return taken[0]
 
 
-def _of_place(args: argparse.Namespace, gallery: "Gallery") -> "Embedding":
+def _of_place(args: argparse.Namespace, gallery: "Gallery") -> "tuple[Embedding, list[str]]":
     """Take the nearest tile of the gallery; no model has to be loaded for it."""
     if args.model is not None:
         gallery.require(named_encoder(args.model).sha256)
     tile, embedding, apart_km = gallery.nearest_tile(Location(args.lat, args.lon))
-    _note(
+    note = (
         f"asked with the nearest tile, {_plain(tile.title)!r}, whose centre {tile.lat:.2f}, "
         f"{tile.lon:.2f} lies {apart_km:.0f} km away"
     )
-    return embedding
+    return embedding, [note]
 
 
-def _embedded(args: argparse.Namespace, gallery: "Gallery") -> "Embedding":
+def _embedded(args: argparse.Namespace, gallery: "Gallery") -> "tuple[Embedding, list[str]]":
+    """Embed words, a recording or an image, and say what to know of it."""
     encoder = named_encoder(args.model or _maker(gallery))
     gallery.require(encoder.sha256)
     if args.text is not None:
-        return encoder.text([args.text])
+        return encoder.text([args.text]), []
     if args.audio is not None:
         from generation.media.audio import open_audio
 
-        return encoder.audio([open_audio(args.audio)])
+        return encoder.audio([open_audio(args.audio)]), []
     return _of_image(args, encoder)
 
 
@@ -150,7 +153,7 @@ def _maker(gallery: "Gallery") -> str:
     return name
 
 
-def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "Embedding":
+def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "tuple[Embedding, list[str]]":
     from generation.media.geotiff import geotiff_image
     from generation.media.image import read_bytes
 
@@ -161,11 +164,11 @@ def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "Embedding":
         )
     image = geotiff_image(read_bytes(args.image))
     told = "its place was told to the model" if encoder.takes_metadata else "its place was not told"
-    _note(
+    note = (
         f"the image lies at {image.center.lat:.2f}, {image.center.lon:.2f} with {image.gsd_m:.4g} "
         f"m a pixel; {told}"
     )
-    return encoder.placed(image, args.at_month, args.at_hour)
+    return encoder.placed(image, args.at_month, args.at_hour), [note]
 
 
 def named_encoder(name: str) -> "SoundEncoder":
@@ -186,10 +189,6 @@ def _print_lines(hits: "Sequence[Hit]") -> None:
         place = f"{'-':>7} {'-':>8}" if hit.lat is None else f"{hit.lat:7.2f} {hit.lon:8.2f}"
         credit = _plain(f"({hit.licence}, {hit.author})")
         print(f"{hit.score:7.3f}  {hit.kind:8}{place}  {_plain(hit.title)}  {credit}")
-
-
-def _note(text: str) -> None:
-    print(f"note: {text}", file=sys.stderr)
 
 
 def _plain(text: str) -> str:

@@ -236,6 +236,26 @@ def test_each_mistake_is_one_sentence(ask, words, told):
     assert all(each in err for each in told)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--at-hour", "25"], "hour=25"),
+        (["--at-month", "0"], "month=0"),
+        (["--top", "0"], "top=0"),
+        (["--kind", "song"], "kind='song'"),
+        (["--month", "13"], "month=13"),
+    ],
+)
+def test_nothing_is_noted_of_what_is_refused(ask, image, words, told):
+    ways = [["--image", image]]
+    if not words[0].startswith("--at"):
+        ways.append(["--lat", "46", "--lon", "7"])
+    for way in ways:
+        code, out, err = ask(*way, *words, space="psm-nano")
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert told in err
+
+
 def test_building_refuses_what_it_cannot_finish_and_leaves_nothing(home, tmp_path, capsys):
     out = tmp_path / "gallery"
     with pytest.raises(SystemExit) as stopped:

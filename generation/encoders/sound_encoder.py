@@ -6,6 +6,7 @@ with which tower is written in the configuration of the space.
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -88,9 +89,8 @@ class SoundEncoder:
             InvalidSpecError: There is no such month or hour.
         """
         known = Metadata.unknown(len(places), self.vocabularies)
-        for row, place in enumerate(places):
-            if place is not None:
-                known.latlon[row] = torch.tensor((place.lat, place.lon))
+        rows = [(nan, nan) if place is None else (place.lat, place.lon) for place in places]
+        known.latlon[:] = torch.tensor(rows).reshape(-1, 2)
         if month is not None:
             known.month.fill_(checked_month(month))
         if hour is not None:

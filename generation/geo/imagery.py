@@ -80,6 +80,10 @@ class Imagery(Protocol):
         """Where it lies, for people."""
         ...
 
+    def reaches(self, window: Window) -> bool:
+        """Whether any of a window may be shown; tells without reading a pixel."""
+        ...
+
     def read(self, window: Window) -> Patch:
         """Show a window, over the antimeridian, too."""
         ...
@@ -124,6 +128,14 @@ class FileImagery:
         self.extent = "; ".join(extents[:3])
         self.synthetic = synthetic
 
+    def reaches(self, window: Window) -> bool:
+        """Whether any file may reach into a window."""
+        for path in self.paths:
+            with _opened(path) as dataset:
+                if any(_touches(dataset, part) for part, _ in _turned(window)):
+                    return True
+        return False
+
     def read(self, window: Window) -> Patch:
         """Show a window.
 
@@ -135,11 +147,9 @@ class FileImagery:
             if patch.seen.all():
                 break
             with _opened(path) as dataset:
-                for part, columns in _on_the_map(window):
+                for part, columns in _turned(window):
                     here = Patch(patch.rgb[:, columns], patch.seen[:, columns])
-                    for turn in (0, 1):  # a file across the antimeridian runs on beyond the map
-                        shifted = replace(part, col_px=part.col_px + turn * world_px(part.zoom))
-                        _fill(dataset, path, shifted, here)
+                    _fill(dataset, path, part, here)
         return patch
 
 
@@ -183,6 +193,16 @@ def _on_the_map(window: Window) -> Iterator[tuple[Window, slice]]:
         part = replace(window, col_px=at % size, width_px=until - at)
         yield part, slice(at - window.col_px, until - window.col_px)
         at = until
+
+
+def _turned(window: Window) -> Iterator[tuple[Window, slice]]:
+    """Give the parts of a window on the map, each also one turn further on.
+
+    A file across the antimeridian runs on beyond the map.
+    """
+    for part, columns in _on_the_map(window):
+        for turn in (0, 1):
+            yield replace(part, col_px=part.col_px + turn * world_px(part.zoom)), columns
 
 
 def _fill(dataset: "DatasetReader", path: Path, window: Window, patch: Patch) -> None:

@@ -30,7 +30,9 @@ from generation.registry import SIMULATED, find, list_models, places_are_simulat
 MIN_SEEN = 0.95
 """The share of a view that imagery must cover; the rest is filled with the mean of what is seen."""
 BATCH = 64
-"""Cells that go through the networks together."""
+"""Cells that go through the image tower together."""
+BATCH_TOKENS = 4096
+"""Tokens of cells that are joined and embedded together: of one token each, a whole block."""
 OnCells = Callable[[int, int], None]
 
 
@@ -86,6 +88,7 @@ def sound_map(
             one, or the imagery shows nothing of the grid.
     """
     check_time(encoder, month, hour)
+    check_reach(imagery, grid)
     if len(query) != 1:
         raise InvalidSpecError(f"{len(query)} queries for one map (give one sound or sentence)")
     cells = _Cells(encoder, imagery, grid, cache if encoder.sha256 else None, (month, hour))
@@ -107,10 +110,7 @@ def sound_map(
         if on_cells is not None:
             on_cells(done, grid.rows * grid.cols)
     if np.isnan(scores).all():
-        raise InvalidSpecError(
-            f"imagery {imagery.label} shows no view of {grid.view_px} px of this region (it lies "
-            f"at {imagery.extent}; choose a region inside, or other imagery)"
-        )
+        raise _unseen(imagery, grid)
     about = _about(encoder, imagery, grid, month, hour)
     return SoundMap(grid, scores, uncertainty, about)
 
@@ -131,6 +131,23 @@ def check_time(encoder: SoundEncoder, month: int | None, hour: float | None) -> 
             f"model {encoder.name!r} knows no month and no hour (leave them out, or choose a model "
             f"that does: {', '.join(takes)})"
         )
+
+
+def check_reach(imagery: Imagery, grid: MapGrid) -> None:
+    """Refuse imagery that lies elsewhere, before any work.
+
+    Raises:
+        InvalidSpecError: See there.
+    """
+    if not imagery.reaches(grid.window):
+        raise _unseen(imagery, grid)
+
+
+def _unseen(imagery: Imagery, grid: MapGrid) -> InvalidSpecError:
+    return InvalidSpecError(
+        f"imagery {imagery.label} shows no view of {grid.view_px} px of this region (it lies at "
+        f"{imagery.extent}; choose a region inside, or other imagery)"
+    )
 
 
 def kept_bytes(encoder: SoundEncoder, grid: MapGrid) -> int:
@@ -307,7 +324,7 @@ class _Cells:
         lat, lon = self.grid.centers(rows + row * BLOCK, cols + col * BLOCK)
         places = [Location(*place) for place in zip(lat.tolist(), lon.tolist(), strict=True)]
         parts = [np.zeros((0, self.width), np.float32)]
-        for some in _batches(len(looks)):
+        for some in _batches(len(looks), max(1, BATCH_TOKENS // self.look_shape[0])):
             known = (
                 self.encoder.known(places[some], self.month, self.hour)
                 if self.encoder.takes_metadata
@@ -336,8 +353,8 @@ def _load(
     return Block.empty(shape, dtype) if shelf is None else shelf.load_block(name, shape, dtype)
 
 
-def _batches(count: int) -> list[slice]:
-    return [slice(start, start + BATCH) for start in range(0, count, BATCH)]
+def _batches(count: int, size: int = BATCH) -> list[slice]:
+    return [slice(start, start + size) for start in range(0, count, size)]
 
 
 def _filled(

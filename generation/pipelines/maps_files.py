@@ -5,11 +5,13 @@ Both say how they were made: from the TIFF's tag ``TERRASCAPE_MAP`` the map can 
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from generation.checkpoint import model_sha256
 from generation.encoders.heads import Embedding
 from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder
 from generation.errors import InvalidSpecError, OutputError
@@ -21,10 +23,20 @@ from generation.media.audio import open_audio
 from generation.media.folder import atomic_write, output_folder
 from generation.media.geotiff import Band, cog_bytes
 from generation.pipelines.drawn_imagery import SECONDS_A_WINDOW, DrawnImagery, windows_to_draw
-from generation.pipelines.maps import OnCells, SoundMap, check_time, kept_bytes, sound_map
+from generation.pipelines.maps import (
+    OnCells,
+    SoundMap,
+    check_reach,
+    check_time,
+    kept_bytes,
+    sound_map,
+)
 from generation.pipelines.maps_cache import MapCache
 from generation.pipelines.maps_image import map_png
-from generation.registry import SIMULATED, SIMULATED_NOTE
+from generation.registry import SIMULATED, SIMULATED_NOTE, locate
+
+if TYPE_CHECKING:
+    from generation.pipelines.satellite import SatellitePipeline
 
 DRAWN = "generated"
 """What stands for imagery that is generated."""
@@ -109,18 +121,14 @@ def make_sound_map(
     grid = request.grid()
     check_out(out)
     cache = cache or MapCache()
-    imagery = open_imagery(request, grid, cache, tell)
+    imagery = open_imagery(request, grid, cache)
     encoder = load_sound_encoder(request.model)
     check_time(encoder, request.month, request.hour)
+    check_reach(imagery, grid)
     query = _query(request, encoder)
-    tell(f"{grid.cols}x{grid.rows} cells, each of {_kilometres(grid):.3g} km")
-    needed = kept_bytes(encoder, grid)
-    if needed > cache.max_bytes:
-        tell(
-            f"seeing it all takes {needed / 1e9:.1f} GB, {cache.max_bytes / 1e9:.1f} GB are kept: "
-            "another map of this region will look at parts of it again"
-        )
     with output_folder(out.parent, needed_bytes=8 * grid.rows * grid.cols + 4_000_000):
+        for note in _plans(imagery, encoder, grid, cache):
+            tell(note)
         found = sound_map(
             encoder,
             imagery,
@@ -153,7 +161,7 @@ def check_out(out: Path) -> None:
             )
 
 
-def open_imagery(request: MapRequest, grid: MapGrid, cache: MapCache, tell: Tell) -> Imagery:
+def open_imagery(request: MapRequest, grid: MapGrid, cache: MapCache) -> Imagery:
     """Give the imagery that was named; where none was, generate that of a small region.
 
     Raises:
@@ -169,13 +177,31 @@ def open_imagery(request: MapRequest, grid: MapGrid, cache: MapCache, tell: Tell
             f"windows (up to {MAX_DRAWN} are generated unasked; give imagery as a GeoTIFF, or "
             f"{DRAWN})"
         )
-    from generation.pipelines.satellite import load_pipeline
 
-    tell(
-        f"the imagery is generated: up to {count} windows of 256 px, about {SECONDS_A_WINDOW} s "
-        "each where they are new"
-    )
-    return DrawnImagery(load_pipeline(PAINTER), cache, name=PAINTER)
+    def load() -> "SatellitePipeline":
+        from generation.pipelines.satellite import load_pipeline
+
+        return load_pipeline(PAINTER)
+
+    return DrawnImagery(load, model_sha256(locate(PAINTER)), cache, name=PAINTER)
+
+
+def _plans(
+    imagery: Imagery, encoder: SoundEncoder, grid: MapGrid, cache: MapCache
+) -> Iterator[str]:
+    """Tell what is about to be done, once there is nothing left to refuse."""
+    if isinstance(imagery, DrawnImagery):
+        yield (
+            f"the imagery is generated: up to {windows_to_draw(grid)} windows of 256 px, about "
+            f"{SECONDS_A_WINDOW} s each where they are new"
+        )
+    yield f"{grid.cols}x{grid.rows} cells, each of {_kilometres(grid):.3g} km"
+    needed = kept_bytes(encoder, grid)
+    if needed > cache.max_bytes:
+        yield (
+            f"seeing it all takes {needed / 1e9:.1f} GB, {cache.max_bytes / 1e9:.1f} GB are kept: "
+            "another map of this region will look at parts of it again"
+        )
 
 
 def remarks(found: SoundMap) -> list[str]:

@@ -339,6 +339,8 @@ def test_a_sentence_is_a_question_too(home, encoders, tiff, tmp_path, monkeypatc
         (["--text", "surf", "--region", REGION, "--imagery", "absent.tif"], "is not there"),
         (["--text", "surf", "--region", REGION, "--imagery", "generated", "a.tif"], "alone"),
         (["--text", "surf", "--region", REGION, "--model", "satellite-nano"], "hears nothing"),
+        (["--audio", "absent.wav", "--region", REGION, "--imagery", "generated"], "absent.wav"),
+        (["--text", "surf", "--region", "40,50.5,40.6,50.6"], "shows no view of 128 px"),
     ],
 )
 def test_each_mistake_is_one_sentence_and_leaves_nothing(
@@ -348,7 +350,7 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing(
     monkeypatch.chdir(tmp_path)
     given = words if "--imagery" in words else [*words, "--imagery", tiff]
     assert run(*given, "--out", "maps/a.tif") == 2
-    (line,) = [li for li in capsys.readouterr().err.splitlines() if not li.startswith("note:")]
+    (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert not (tmp_path / "maps").exists()
 
@@ -379,7 +381,7 @@ def test_what_fails_half_way_leaves_neither_file(
 def test_generated_imagery_is_drawn_once_and_says_so(tiny_pipeline, cache, encoders):
     encoder = encoders["geoclap"]
     drawn = []
-    imagery = DrawnImagery(tiny_pipeline, cache, on_window=drawn.append)
+    imagery = DrawnImagery(lambda: tiny_pipeline, "a hash", cache, on_window=drawn.append)
     assert imagery.synthetic
     edge = MapGrid(Window(8, 33536 - 64, NORTH + 32, 128, 64), CELL, VIEW)
     assert windows_to_draw(edge) == 2
@@ -388,7 +390,7 @@ def test_generated_imagery_is_drawn_once_and_says_so(tiny_pipeline, cache, encod
     found = sound_map(encoder, imagery, grid, query(encoder))
     assert found.missing == 0
     assert found.about["imagery_synthetic"]
-    again = DrawnImagery(tiny_pipeline, cache, on_window=drawn.append)
+    again = DrawnImagery(lambda: pytest.fail("a model"), "a hash", cache, on_window=drawn.append)
     window = Window(8, 33536 + 60, NORTH + 40, 128, 32)
     np.testing.assert_array_equal(again.read(window).rgb, imagery.read(window).rgb)
     assert drawn == [1]
@@ -397,4 +399,4 @@ def test_generated_imagery_is_drawn_once_and_says_so(tiny_pipeline, cache, encod
 def test_a_large_region_is_not_generated_unasked(cache):
     request = MapRequest(region=Region(0.0, 40.0, 20.0, 50.0), text="surf")
     with pytest.raises(InvalidSpecError, match="give imagery as a GeoTIFF, or generated"):
-        open_imagery(request, request.grid(), cache, lambda _: None)
+        open_imagery(request, request.grid(), cache)
