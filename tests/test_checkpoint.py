@@ -1,8 +1,5 @@
 import pickle
 import struct
-import sys
-import types
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -12,7 +9,6 @@ from generation.atomic import atomic_folder, atomic_path
 from generation.checkpoint import (
     load_safetensors,
     model_sha256,
-    read_foreign,
     read_shapes,
     save_safetensors,
     sha256_file,
@@ -124,7 +120,7 @@ def test_pickles_and_pointers_are_never_loaded(tmp_path):
 
 
 def test_an_absent_file_is_named(tmp_path):
-    for call in (load_safetensors, sha256_file, model_sha256, read_foreign):
+    for call in (load_safetensors, sha256_file, model_sha256):
         with pytest.raises(MissingFileError, match="nowhere"):
             call(tmp_path / "nowhere")
 
@@ -175,79 +171,6 @@ def test_a_models_hash_tells_of_weights_and_their_names_only(tensors, tmp_path):
     (two / "other").rename(two / "unet")
     save_safetensors({"a": torch.zeros(1)}, two / "unet" / "w.safetensors")
     assert model_sha256(one) != model_sha256(two)
-
-
-def test_a_foreign_checkpoint_gives_its_tensors_and_names_the_rest(tensors, tmp_path):
-    path = tmp_path / "m.ckpt"
-    torch.save({"state_dict": {**tensors, "step": 3}, "epoch": 4, "optimizer_states": []}, path)
-    found, notes = read_foreign(path)
-    assert found.keys() == tensors.keys()
-    assert [note.split(":")[0] for note in notes] == ["epoch", "optimizer_states", "step"]
-
-
-def test_old_files_and_files_inside_archives_are_read(tensors, tmp_path):
-    path = tmp_path / "old.pth"
-    torch.save(tensors, path, _use_new_zipfile_serialization=False)
-    assert read_foreign(path)[0].keys() == tensors.keys()
-    with zipfile.ZipFile(tmp_path / "w.whl", "w") as wheel:
-        wheel.write(path, "pkg/old.pth")
-    assert read_foreign(tmp_path / "w.whl", "pkg/old.pth")[0].keys() == tensors.keys()
-    with pytest.raises(MissingFileError, match="another release"):
-        read_foreign(tmp_path / "w.whl", "pkg/new.pth")
-
-
-class _Evil:
-    ran = False
-
-    def __reduce__(self):
-        return (setattr, (_Evil, "ran", True))
-
-
-def test_a_checkpoint_that_carries_code_is_refused_and_not_run(tmp_path):
-    for zipped in (True, False):
-        path = tmp_path / f"evil-{zipped}.ckpt"
-        evil = {"state_dict": {"a": torch.ones(1)}, "x": _Evil()}
-        torch.save(evil, path, _use_new_zipfile_serialization=zipped)
-        with pytest.raises(WeightsError, match="can run code"):
-            read_foreign(path)
-    assert not _Evil.ran
-
-
-def test_a_trainers_objects_become_inert(tensors, tmp_path, monkeypatch):
-    name = "pytorch_lightning.callbacks.model_checkpoint"
-    module = types.ModuleType(name)
-
-    class ModelCheckpoint:
-        def __init__(self):
-            self.best = 1.0
-
-    ModelCheckpoint.__module__, ModelCheckpoint.__qualname__ = name, "ModelCheckpoint"
-    module.ModelCheckpoint = ModelCheckpoint
-    for part in ("pytorch_lightning", "pytorch_lightning.callbacks"):
-        monkeypatch.setitem(sys.modules, part, types.ModuleType(part))
-    monkeypatch.setitem(sys.modules, name, module)
-    path = tmp_path / "lightning.ckpt"
-    torch.save({"state_dict": tensors, "callbacks": {ModelCheckpoint: ModelCheckpoint()}}, path)
-    monkeypatch.delitem(sys.modules, name)
-    found, notes = read_foreign(path)
-    assert found.keys() == tensors.keys()
-    assert notes == ["callbacks: beside the state_dict, not read"]
-
-
-@pytest.mark.parametrize("content", [b"", b"garbage", b"PK\x03\x04garbage"])
-def test_a_damaged_foreign_file_is_refused(tmp_path, content):
-    path = tmp_path / "m.ckpt"
-    path.write_bytes(content)
-    with pytest.raises(WeightsError, match=r"m\.ckpt"):
-        read_foreign(path)
-
-
-def test_a_truncated_checkpoint_is_refused(tensors, tmp_path):
-    path = tmp_path / "m.ckpt"
-    torch.save(tensors, path)
-    path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(WeightsError, match=r"m\.ckpt"):
-        read_foreign(path)
 
 
 def test_a_header_length_that_looks_like_a_pickle_is_no_pickle(tmp_path):

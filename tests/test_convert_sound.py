@@ -9,13 +9,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from generation.checkpoint import load_part, read_hyper_parameters
+from generation.checkpoint import load_part
 from generation.convert import convert, kinds
 from generation.convert.sound_parts import htsat_name
 from generation.encoders.metadata import Metadata
 from generation.encoders.sound_encoder import SoundEncoder
 from generation.encoders.sound_space import SoundSpace
 from generation.errors import MissingFileError, WeightsError
+from generation.foreign_checkpoint import read_hyper_parameters
 from generation.geo.location import Location
 from generation.media.audio import Recording
 

@@ -21,8 +21,9 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from generation.checkpoint import check_shapes, read_foreign
+from generation.checkpoint import check_shapes
 from generation.errors import ConfigError, MissingExtraError
+from generation.foreign_checkpoint import read_foreign
 
 Images = UInt8[np.ndarray, "n height width 3"]
 Features = Float[np.ndarray, "n dim"]

@@ -16,13 +16,14 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
-from generation.checkpoint import read_foreign, read_hyper_parameters, sha256_file
+from generation.checkpoint import sha256_file
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
 from generation.convert.satclip import convert_satclip
 from generation.convert.sound import SOUND_KINDS, convert_sound
 from generation.errors import InvalidSpecError, OutputError
+from generation.foreign_checkpoint import read_foreign, read_hyper_parameters
 
 __all__ = ["Conversion", "convert", "kinds"]
 
