@@ -13,7 +13,8 @@ def make_panorama_pipeline(seed=0):
 
     from generation.diffusion.codec import PatchCodec
     from generation.diffusion.panorama_decoder import PanoramaDecoder
-    from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
+    from generation.diffusion.panorama_denoiser import ViewControlNet
+    from generation.diffusion.trunk import build_unet
     from generation.diffusion.views import MixedViewEncoder
     from generation.pipelines.panorama import PanoramaPipeline
 

@@ -102,6 +102,7 @@ class SoundPairs(Dataset[dict[str, Tensor]]):
             "latlon": torch.tensor([window.center.lat, window.center.lon]),
             "month": torch.tensor(math.nan if clip["month"] is None else float(clip["month"])),
             "hour": torch.tensor(math.nan if clip["hour"] is None else float(clip["hour"])),
+            "sound": torch.tensor(int(self.labels[index])),
         }
 
     def sound_statistics(self) -> tuple[float, float]:

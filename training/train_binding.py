@@ -23,7 +23,7 @@ if __name__ == "__main__":  # run as a script: import from the checkout
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from generation.checkpoint import load_part, save_part
@@ -98,6 +98,10 @@ class BindingConfig:
     pseudo: float = 0.1
     """Weight of what fits as well as a partner does, in the losses of PSM and Sat2Sound. At the
     start that is half of a batch, so heads that begin from nothing learn from less of it."""
+    same_sound: Literal["negative", "left out"] = "negative"
+    """What a pair of the same kind of sound is to another: a negative, as published, or nothing.
+    Where places are simulated, clips of one kind are interchangeable, and telling their places
+    apart is learning by heart. Needs labels, which real pairs do not have."""
     part: int = 0
     """Samples whose activations are kept at once, 0 for the whole batch; the loss is the same."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -127,6 +131,11 @@ class BindingConfig:
             )
         if self.pseudo < 0:
             raise ConfigError(f"pseudo={self.pseudo} is no weight (give 0 or more)")
+        if self.rows is not None and self.same_sound != "negative":
+            raise ConfigError(
+                f"same_sound={self.same_sound!r} needs kinds of sounds, which rows={self.rows} has "
+                "not (give negative)"
+            )
         if self.part < 0:
             raise ConfigError(f"part={self.part} is no number of samples (give 0 or more)")
 
@@ -186,15 +195,30 @@ class BindingModel(nn.Module):
         """Embed a batch and compare all with all, those of the other processes too."""
         wanted = self.cfg.bind if self.cfg.hub is None else (IMAGE, *self.cfg.bind)
         parts = in_parts(partial(embed, self.space, wanted), batch, self.cfg.part)
-        return {"loss": self.loss({name: gathered(part) for name, part in parts.items()})}
+        alike = None
+        if self.cfg.same_sound == "left out":
+            sounds = gathered(Embedding(batch["sound"][:, None].float())).vector[:, 0]
+            alike = sounds[:, None] == sounds
+        return {"loss": self.loss({name: gathered(part) for name, part in parts.items()}, alike)}
 
-    def loss(self, parts: Mapping[Modality, Embedding]) -> Float[Tensor, ""]:
+    def loss(
+        self,
+        parts: Mapping[Modality, Embedding],
+        alike: Bool[Tensor, "batch batch"] | None = None,
+    ) -> Float[Tensor, ""]:
         """Compare the modalities that are bound."""
         kind = self.space.config["kind"]
         if kind == "gaussian":
             # As published: half from image and sound, half from what has words.
             told = [
-                gaussian_loss(parts[a], parts[b], self.slope, self.offset, pseudo=self.cfg.pseudo)
+                gaussian_loss(
+                    parts[a],
+                    parts[b],
+                    self.slope,
+                    self.offset,
+                    pseudo=self.cfg.pseudo,
+                    alike=alike,
+                )
                 for a, b in combinations(MODALITIES, 2)
             ]
             return 0.5 * told[0] + 0.5 * (told[1] + told[2])
@@ -202,11 +226,11 @@ class BindingModel(nn.Module):
         vectors = {name: part.vector for name, part in parts.items()}
         if kind == "codebook":
             three = (vectors[IMAGE], vectors[AUDIO], vectors[TEXT])
-            return codebook_loss(*three, None, scales, pseudo=self.cfg.pseudo)
+            return codebook_loss(*three, None, scales, pseudo=self.cfg.pseudo, alike=alike)
         if self.cfg.hub is not None:
-            return one_way_info_nce(vectors[self.cfg.bind[0]], vectors[IMAGE], scales[0])
+            return one_way_info_nce(vectors[self.cfg.bind[0]], vectors[IMAGE], scales[0], alike)
         count = len(vectors) * (len(vectors) - 1) // 2
-        return pooled_loss(list(vectors.values()), scales[:count])
+        return pooled_loss(list(vectors.values()), scales[:count], alike)
 
 
 class BindingTask:

@@ -30,9 +30,11 @@ from torch.nn import functional as F
 from generation.checkpoint import load_part
 from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec, signal
+from generation.diffusion.flow import noised, shares
 from generation.diffusion.panorama_decoder import PanoramaDecoder
-from generation.diffusion.panorama_denoiser import ViewControlNet, build_unet
+from generation.diffusion.panorama_denoiser import ViewControlNet
 from generation.diffusion.surroundings import Surroundings
+from generation.diffusion.trunk import build_unet
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PARTS, PanoramaPipeline
@@ -41,6 +43,9 @@ from training.panorama_data import PanoramaDataset, read_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.panorama_sd import PanoramaSdConfig, PanoramaSdTask
 from training.trainer import LoopConfig, Task, run_recipe
+
+_LEAST_ERROR = 1e-4
+"""Mean squared error of latents below which a draft is good enough."""
 
 
 @config
@@ -87,7 +92,7 @@ class PanoramaConfig:
     and leaves the draft as it is; ``joint`` learns both; ``decoder`` learns to turn latents with
     errors of the draft's size into pixels, and nothing else."""
     draft_weight: float = 1.0
-    """Weight of the draft's error beside the denoiser's."""
+    """Weight of the draft's error, in units of its logarithm, beside the denoiser's."""
     drop_satellite: float = 0.15
     """Probability that a target is told no satellite image."""
     keep_depth: float = 0.1
@@ -131,17 +136,21 @@ class PanoramaModel(nn.Module):
             return self._decoded(x0, self.codec.tone(images))
         guide = self.views(self.given(batch))
         draft = self.codec.encode(guide.draft.float()) + guide.correction.float()
-        apart = F.mse_loss(draft, x0)
+        # Of a place without panoramas the error is twenty times that of one with three; compared
+        # by their logarithms, as decibels are, each place has the same say.
+        apart = (draft - x0).square().mean((1, 2, 3)).add(_LEAST_ERROR).log().mean()
         if self.cfg.stage == "draft":
             return {"loss": apart}
         rest = (x0 - draft.detach()) / self.views.spread[:, :, None]
         noise = torch.randn_like(x0)
-        share = torch.sigmoid(
-            self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
+        share = shares(
+            len(x0),
+            mean=self.cfg.time_mean,
+            deviation=self.cfg.time_sd,
+            pure=self.cfg.pure_noise,
+            device=x0.device,
         )
-        share = share.masked_fill(torch.rand_like(share) < self.cfg.pure_noise, 1.0)
-        mix = share[:, None, None, None]
-        predicted = self.denoiser((1 - mix) * rest + mix * noise, 1000 * share, guide)
+        predicted = self.denoiser(noised(rest, noise, share), 1000 * share, guide)
         drawn = F.mse_loss(predicted.float(), noise - rest)
         if self.views.held:
             return {"loss": drawn, "draft": apart}

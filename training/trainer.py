@@ -120,7 +120,9 @@ def fit(task: Task, cfg: LoopConfig, out: Path, *, resume: bool, record: str) ->
         ConfigError: The number of processes is not the planned one, or the folder holds a run.
     """
     accelerator = Accelerator(
-        mixed_precision=cfg.mixed_precision, gradient_accumulation_steps=cfg.accumulate
+        cpu=not torch.accelerator.is_available(),  # or processes of torchrun do not find each other
+        mixed_precision=cfg.mixed_precision,
+        gradient_accumulation_steps=cfg.accumulate,
     )
     if accelerator.num_processes != cfg.world_size:
         raise ConfigError(

@@ -8,6 +8,8 @@ as much as colour does and patches stop fitting together. Brightness goes throug
 most land is dark, and without it snow would be the only texture that counts.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -18,7 +20,10 @@ from torch.nn import functional as F
 
 
 class PatchCodec(ModelMixin, ConfigMixin):
-    """Linear autoencoder over non-overlapping patches."""
+    """Linear autoencoder over non-overlapping patches of ``channels`` colours, or of a spectrogram.
+
+    Signals lie in [-1, 1]; beyond is cut off.
+    """
 
     @register_to_config
     def __init__(
@@ -27,9 +32,10 @@ class PatchCodec(ModelMixin, ConfigMixin):
         latent_channels: int = 16,
         whitening: float = 0.5,
         gamma: float = 1.0,
+        channels: int = 3,
     ) -> None:
         super().__init__()
-        dim = 3 * patch * patch
+        dim = channels * patch * patch
         self.patch, self.gamma = patch, gamma
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("basis", torch.eye(dim)[:latent_channels].clone())
@@ -58,56 +64,65 @@ class PatchCodec(ModelMixin, ConfigMixin):
             A codec whose latents have a root mean square of one.
         """
         codec = cls(patch=patch, latent_channels=latent_channels, whitening=whitening, gamma=gamma)
-        dim, count = len(codec.mean), 0
+        codec.adapt(
+            to_signal(chunk) for chunk in np.array_split(images, max(1, len(images) // 256))
+        )
+        return codec
+
+    def adapt(self, chunks: Iterable[Float[Tensor, "_batch channels h w"]]) -> None:
+        """Find the basis of signals in [-1, 1] that come in parts."""
+        dim, count = len(self.mean), 0
         total = torch.zeros(dim, dtype=torch.float64)
         square = torch.zeros(dim, dim, dtype=torch.float64)
-        for chunk in np.array_split(images, max(1, len(images) // 256)):
-            rows = (
-                codec._patches(to_signal(chunk)).flatten(2).transpose(1, 2).flatten(0, 1).double()
-            )
+        for chunk in chunks:
+            rows = self._patches(chunk).flatten(2).transpose(1, 2).flatten(0, 1).double()
             total, square, count = total + rows.sum(0), square + rows.T @ rows, count + len(rows)
         mean = total / count
         values, vectors = torch.linalg.eigh(square / count - torch.outer(mean, mean))
-        deviation = values.flip(0)[:latent_channels].clamp_min(1e-12).sqrt()
-        basis = vectors.flip(1)[:, :latent_channels].T
+        kept, whitening = len(self.basis), float(self.config["whitening"])
+        deviation = values.flip(0)[:kept].clamp_min(1e-12).sqrt()
+        basis = vectors.flip(1)[:, :kept].T
         basis = basis * torch.where(basis.sum(1, keepdim=True) < 0, -1.0, 1.0)  # fix the signs
         rms = (deviation ** (2 - 2 * whitening)).mean().sqrt()
-        codec.mean.copy_(mean)
-        codec.basis.copy_(basis)
-        codec.scale.copy_(1 / (deviation**whitening * rms))
-        return codec
+        self.mean.copy_(mean)
+        self.basis.copy_(basis)
+        self.scale.copy_(1 / (deviation**whitening * rms))
 
     def _patches(
-        self, pixels: Float[Tensor, "batch 3 h w"]
+        self, pixels: Float[Tensor, "batch channels h w"]
     ) -> Float[Tensor, "batch dim rows cols"]:
         return F.pixel_unshuffle(self.tone(pixels), self.patch)
 
-    def tone(self, pixels: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+    def tone(
+        self, pixels: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch channels h w"]:
         """Turn pixels in [-1, 1] into tones in [-1, 1], where dark ones lie farther apart."""
         return (pixels / 2 + 0.5).clamp(0, 1) ** self.gamma * 2 - 1
 
-    def untone(self, tones: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 3 h w"]:
+    def untone(
+        self, tones: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch channels h w"]:
         """Turn tones back into pixels in [-1, 1]."""
         return (tones / 2 + 0.5).clamp(0, 1) ** (1 / self.gamma) * 2 - 1
 
     def encode(
-        self, pixels: Float[Tensor, "batch 3 h w"]
-    ) -> Float[Tensor, "batch channels rows cols"]:
+        self, pixels: Float[Tensor, "batch channels h w"]
+    ) -> Float[Tensor, "batch kept rows cols"]:
         """Turn pixels in [-1, 1] into latents, 1/``patch`` the size."""
         centred = self._patches(pixels) - self.mean[:, None, None]
         return F.conv2d(centred, (self.basis * self.scale[:, None])[:, :, None, None])
 
     def toned(
-        self, latents: Float[Tensor, "batch channels rows cols"]
-    ) -> Float[Tensor, "batch 3 h w"]:
+        self, latents: Float[Tensor, "batch kept rows cols"]
+    ) -> Float[Tensor, "batch channels h w"]:
         """Turn latents into tones."""
         weight = (self.basis / self.scale[:, None]).T
         patches = F.conv2d(latents, weight[:, :, None, None]) + self.mean[:, None, None]
         return F.pixel_shuffle(patches, self.patch)
 
     def decode(
-        self, latents: Float[Tensor, "batch channels rows cols"]
-    ) -> Float[Tensor, "batch 3 h w"]:
+        self, latents: Float[Tensor, "batch kept rows cols"]
+    ) -> Float[Tensor, "batch channels h w"]:
         """Turn latents into pixels in [-1, 1]."""
         return self.untone(self.toned(latents))
 

@@ -1,7 +1,6 @@
 """The denoiser of panoramas: a U-Net that wraps in azimuth, and its control branch."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from diffusers import ConfigMixin, ControlNetModel, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
@@ -10,17 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.diffusion.azimuth import conv3, wrap_azimuth
+from generation.diffusion.flow import velocity_of
 from generation.diffusion.surroundings import Guide
-
-NANO: dict[str, Any] = {
-    "block_out_channels": (64, 96, 160),
-    "attention_head_dim": (1, 2, 2),
-    "layers_per_block": 1,
-    "cross_attention_dim": 128,
-    "norm_num_groups": 16,
-    "vector_dim": 256,
-}
-"""Sizes of the embedded model's U-Net."""
 
 
 class FeatureDenormalization(nn.Module):
@@ -171,26 +161,20 @@ class MixedViewDenoiser(nn.Module):
         )[0]
 
 
-def build_unet(
-    *, latent_channels: int, latent_size: tuple[int, int], sizes: dict[str, Any] = NANO
-) -> UNet2DConditionModel:
-    """Make the embedded model's U-Net."""
-    depth = len(sizes["block_out_channels"])
-    return UNet2DConditionModel(
-        sample_size=latent_size,
-        in_channels=latent_channels,
-        out_channels=latent_channels,
-        block_out_channels=sizes["block_out_channels"],
-        attention_head_dim=sizes["attention_head_dim"],
-        layers_per_block=sizes["layers_per_block"],
-        cross_attention_dim=sizes["cross_attention_dim"],
-        norm_num_groups=sizes["norm_num_groups"],
-        class_embed_type="projection",
-        projection_class_embeddings_input_dim=sizes["vector_dim"],
-        use_linear_projection=True,
-        down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * (depth - 1)),
-        up_block_types=(*["CrossAttnUpBlock2D"] * (depth - 1), "UpBlock2D"),
-    )
+class FlowDenoiser(MixedViewDenoiser):
+    """Predict the velocity of a flow, by way of what the input does not tell.
+
+    See :func:`generation.diffusion.flow.velocity_of`.
+    """
+
+    def forward(
+        self,
+        x_t: Float[Tensor, "batch channels rows cols"],
+        t: Float[Tensor, " batch"],
+        guide: Guide,
+    ) -> Float[Tensor, "batch channels rows cols"]:
+        """Predict the velocity; see :class:`MixedViewDenoiser`."""
+        return velocity_of(x_t, t / 1000, super().forward(x_t, t, guide))
 
 
 def _residual_widths(blocks: Sequence[int], layers: int) -> list[int]:

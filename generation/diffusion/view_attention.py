@@ -78,9 +78,9 @@ class GlobalAttention(nn.Module):
 class ViewScore(nn.Module):
     """How much a cell of a panorama, found at some distance, is worth for a cell of the target.
 
-    Panoramas that agree at a distance speak for it, which is what depth is told from. The more
-    there are, the less a far one has to say, and the sharper the choice: a mean of many would be a
-    blur.
+    Panoramas that agree at a distance speak for it, which is what depth is told from: each is
+    compared to the mean of all, in which a far one counts for less. The more near ones there are,
+    the less a far one has to say, and the sharper the choice: a mean of many would be a blur.
     """
 
     def __init__(self, dim: int, rows: int, hidden: int = 32) -> None:
@@ -96,25 +96,31 @@ class ViewScore(nn.Module):
 
     def forward(
         self,
-        found: Float[Tensor, "slots steps dim rows cols"],
-        apart: Float[Tensor, "slots steps dim rows cols"],
-        centre: Float[Tensor, "slots dim"],
-        standing: Float[Tensor, "slots 2"],
+        slots: "Slots",
+        seen: Float[Tensor, "slots steps dim rows cols"],
+        told: Float[Tensor, "slots steps dim rows cols"],
+        centre: Float[Tensor, "batch dim"],
+        offset_m: Float[Tensor, "slots 2"],
     ) -> Float[Tensor, "slots steps rows cols"]:
         """Return logits.
 
         Args:
-            found: Features with their geometry.
-            apart: How far they are from what the panoramas show on average at that distance.
+            slots: Whose panoramas they are.
+            seen: What each shows there.
+            told: The geometry that it was found with.
             centre: The overhead feature at the target.
-            standing: What :func:`standing` tells of each panorama.
+            offset_m: How far east and north of the target each panorama stands.
         """
-        x = self.of_found(found.flatten(0, 1)) + self.of_apart(apart.flatten(0, 1))
-        x = x.unflatten(0, found.shape[:2]) + self.of_row
-        told = self.of_centre(centre) + self.of_standing(standing)
-        x = x + told[:, None, :, None, None]
-        logits = self.out(F.silu(x).flatten(0, 1)).unflatten(0, found.shape[:2])[:, :, 0]
-        return logits * (self.sharper * standing[:, 1, None, None, None]).exp()
+        near = nearness(slots, offset_m)
+        among = slots.add_up(near).clamp_min(1)[slots.owner]
+        agreed = slots.add_up(seen * near[:, None, None, None, None])[slots.owner]
+        apart = (seen - agreed / among[:, None, None, None, None]).abs()
+        x = self.of_found((seen + told).flatten(0, 1)) + self.of_apart(apart.flatten(0, 1))
+        x = x.unflatten(0, seen.shape[:2]) + self.of_row
+        standing = self.of_standing(torch.stack([near.log() / 3, among.log2()], -1))
+        x = x + (self.of_centre(centre)[slots.owner] + standing)[:, None, :, None, None]
+        logits = self.out(F.silu(x).flatten(0, 1)).unflatten(0, seen.shape[:2])[:, :, 0]
+        return logits * (self.sharper * among.log2()[:, None, None, None]).exp()
 
 
 class SatelliteProfile(nn.Module):
@@ -204,7 +210,6 @@ class Slots:
         self.real = bool(len(index))
         self.index = index if self.real else torch.zeros_like(valid.flatten()[:1], dtype=torch.long)
         self.owner = self.index // valid.shape[1]
-        self.count = valid.sum(1)
 
     def take(self, values: Float[Tensor, "batch views ..."]) -> Float[Tensor, "slots ..."]:
         """Make the list."""
@@ -261,18 +266,11 @@ def on_ground(
     return lookup(image, right, down)
 
 
-def standing(slots: Slots, offset_m: Float[Tensor, "slots 2"]) -> Float[Tensor, "slots 2"]:
-    """Tell how near each panorama is among those of its place, and how many there are.
-
-    Returns:
-        A third of the logarithm of the nearest one's distance over its own, 0 for the nearest; and
-        the logarithm of their number to base 2.
-    """
+def nearness(slots: Slots, offset_m: Float[Tensor, "slots 2"]) -> Float[Tensor, " slots"]:
+    """Give the distance of the nearest panorama over that of each, in (0, 1]."""
     apart = offset_m.norm(dim=-1).clamp_min(1.0)
     places = apart.new_full((len(slots.valid),), math.inf)
-    nearest = places.scatter_reduce(0, slots.owner, apart, "amin")[slots.owner]
-    count = slots.count[slots.owner].to(apart).clamp_min(1)
-    return torch.stack([(nearest / apart).log() / 3, count.log2()], -1)
+    return places.scatter_reduce(0, slots.owner, apart, "amin")[slots.owner] / apart
 
 
 def masked_mean(

@@ -52,7 +52,6 @@ from generation.diffusion.view_attention import (
     masked_mean,
     on_ground,
     refined,
-    standing,
     to_one,
 )
 from generation.geo.sphere import Band, ground_distance_m, sample, seen_from
@@ -82,7 +81,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
 
     The buffer ``spread`` holds how far, in each latent channel and row, the truth lies from the
     draft. ``detail`` is how much of what a sample has beyond the expected panorama is drawn: 1 is
-    as much as real panoramas have, less stays nearer to what is most likely.
+    as much as real panoramas have, less stays nearer to what is most likely. Of ``distances_m``,
+    None is infinity.
     """
 
     @register_to_config
@@ -99,7 +99,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         vector_dim: int = 256,
         view_tokens: int = 4,
         satellite_side: int = 8,
-        distances_m: Sequence[float] = (math.inf, 45e3, 18e3, 7e3, _GROUND),
+        distances_m: Sequence[float | None] = (None, 45e3, 18e3, 7e3, _GROUND),
         level_dims: Sequence[int] = (64, 64, 64),
         latent_channels: int = 16,
         num_blocks: int = 3,
@@ -109,7 +109,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         self.band = Band(height, width, top_deg, bottom_deg)
         self.patch, self.dim, self.view_tokens = patch, dim, view_tokens
         self.grid = self.band.coarser(patch)
-        self.eye_m, self.distances_m = eye_m, tuple(distances_m)
+        self.eye_m = eye_m
+        self.distances_m = tuple(math.inf if each is None else each for each in distances_m)
         rows = self.grid.height
         # Overhead and panorama features, and the published attention inside each panorama.
         self.view_stem = PatchStem(patch, dim, conv3(dim, dim))
@@ -273,10 +274,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         ]
         seen, where, shown = (torch.stack(part, 1) for part in zip(*lookups, strict=True))
         told = self.geometry(where).movedim(-1, 2)
-        count = slots.count[:, None, None, None, None].clamp_min(1)
-        among = (slots.add_up(seen) / count)[slots.owner]
-        shares = standing(slots, offset_m)
-        scores = self.score(seen + told, (seen - among).abs(), centre[slots.owner], shares)
+        scores = self.score(slots, seen, told, centre, offset_m)
         return seen + told, scores, shown
 
     def _found_at(

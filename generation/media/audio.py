@@ -19,6 +19,9 @@ MAX_CHANNELS = 32
 RATES = (4_000, 768_000)
 """Samples a second that a recording may have."""
 _FLOOR = 1e-5
+_SILENCE = math.log(_FLOOR)
+_LOUDEST = 4.0
+"""The logarithms of magnitudes that stand for -1 and 1 in the signal of a spectrogram."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +162,20 @@ def log_mel(
     )
     bands = filters.T.to(samples) @ spectrum.abs()
     return bands.clamp_min(_FLOOR).log()
+
+
+def mel_signal(
+    log_mel: Float[Tensor, "*batch bands frames"],
+) -> Float[Tensor, "*batch bands frames"]:
+    """Bring a log-mel spectrogram to [-1, 1], what diffusion works on; silence is -1."""
+    return (log_mel - _SILENCE) / (_LOUDEST - _SILENCE) * 2 - 1
+
+
+def signal_mel(
+    signal: Float[Tensor, "*batch bands frames"],
+) -> Float[Tensor, "*batch bands frames"]:
+    """Bring such a signal back."""
+    return (signal + 1) / 2 * (_LOUDEST - _SILENCE) + _SILENCE
 
 
 def _check(name: str, frames: int, rate: int, channels: int, max_seconds: float) -> None:

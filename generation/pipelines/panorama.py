@@ -16,7 +16,7 @@ from generation.diffusion.codec import PatchCodec, to_bytes
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
 from generation.diffusion.panorama_decoder import PanoramaDecoder
-from generation.diffusion.panorama_denoiser import MixedViewDenoiser, ViewControlNet
+from generation.diffusion.panorama_denoiser import FlowDenoiser, ViewControlNet
 from generation.diffusion.surroundings import Guide, Surroundings
 from generation.diffusion.views import MixedViewEncoder
 from generation.errors import CancelledError, InvalidSpecError
@@ -57,7 +57,7 @@ class PanoramaPipeline:
         self.unet, self.control = unet.eval(), control.eval()
         self.views, self.codec, self.decoder = views.eval(), codec.eval(), decoder.eval()
         self.scheduler = scheduler
-        self.denoiser = MixedViewDenoiser(unet, control)
+        self.denoiser = FlowDenoiser(unet, control)
         self.sha256 = ""
 
     @property

@@ -6,7 +6,11 @@ import pytest
 import torch
 from tiny_panorama import make_panorama_pipeline
 
-from generation.diffusion.panorama_denoiser import FeatureDenormalization, ViewControlNet
+from generation.diffusion.panorama_denoiser import (
+    FeatureDenormalization,
+    MixedViewDenoiser,
+    ViewControlNet,
+)
 from generation.diffusion.surroundings import Guide
 
 ROWS, COLS, LATENTS = 4, 16, 8
@@ -73,6 +77,26 @@ def test_a_sample_does_not_depend_on_its_neighbours(denoiser):
     alone = Guide(**parts, levels=[level[1:] for level in guide.levels])
     together = denoiser(x, t, guide)[1:]
     torch.testing.assert_close(denoiser(x[1:], t[1:], alone), together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8, 0.5, 0.1])
+def test_clean_latents_are_what_the_input_tells_and_what_the_network_adds(denoiser, share):
+    (x, _), guide = noisy(), make_guide()
+    t = torch.full((2,), 1000 * share)
+    added = MixedViewDenoiser.forward(denoiser, x, t, guide)
+    clean = x - share * denoiser(x, t, guide)
+    size = (share**2 + (1 - share) ** 2) ** 0.5  # the standard deviation of x_t
+    expected = x * (1 - share) / size**2 + added * share / size
+    torch.testing.assert_close(clean, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_from_noise_alone_an_untrained_network_expects_the_mean():
+    denoiser = make_panorama_pipeline().denoiser.eval()
+    for value in denoiser.unet.conv_out.parameters():
+        torch.nn.init.zeros_(value)
+    (x, _), guide = noisy(), make_guide()
+    with torch.no_grad():
+        assert (x - denoiser(x, torch.full((2,), 1000.0), guide)).abs().max() == 0
 
 
 def test_a_branch_that_starts_at_zero_changes_nothing_yet():

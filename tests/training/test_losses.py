@@ -11,6 +11,7 @@ from training.losses import (
     clamped_scale,
     codebook_loss,
     discriminator_hinge,
+    energy_distance,
     gaussian_loss,
     generator_hinge,
     info_nce,
@@ -195,3 +196,71 @@ def test_a_batch_of_one_is_refused():
     ):
         with pytest.raises(ConfigError, match=r"a batch of 1 has nothing .*batch_size 2"):
             loss()
+
+
+def test_the_energy_distance_prefers_noise_to_a_hum():
+    def white(seed):
+        return torch.randn(2, 8192, generator=torch.Generator().manual_seed(seed))
+
+    def loss(real, one, other):
+        attracted, repelled = energy_distance(real, one, other)
+        return float(attracted - repelled)
+
+    noise = loss(white(0), white(1), white(2))
+    hum = white(3)
+    assert noise < loss(white(0), hum, hum)  # one sound for all
+    assert noise < loss(white(0), 0.5 * white(1), 0.5 * white(2))  # too soft
+    assert loss(white(0), white(0), white(0)) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_energy_distance_does_not_depend_on_loudness():
+    real, one, other = torch.randn(3, 2, 4096, generator=torch.Generator().manual_seed(0))
+    for a, b in zip(
+        energy_distance(real, one, other),
+        energy_distance(0.1 * real, 0.1 * one, 0.1 * other),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+ALIKE = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]]).bool()
+THREE = torch.stack([EAST, EAST, NORTH])
+
+
+def test_what_is_alike_is_no_negative():
+    # rows and columns 0 and 1 have one other to be told from, the last has two: all logits are 1
+    # for what has the same direction and 0 otherwise
+    pair, lone = softplus(-1), math.log(math.e + 2) - 1
+    assert info_nce(THREE, THREE, ONE, ALIKE).item() == millionth((2 * pair + lone) / 3)
+    told = [(THREE, THREE), (THREE, THREE), (THREE, THREE)]
+    terms = [info_nce(a, b, ONE, ALIKE) for a, b in told]
+    assert pooled_loss([THREE] * 3, [ONE] * 3, ALIKE).item() == millionth(sum(terms).item() / 3)
+    queue = torch.cat([THREE, EAST[None]])
+    first = math.log(2 * math.e + 1) - 1  # the queue is always asked about
+    last = math.log(math.e + 3) - 1
+    loss = one_way_info_nce(THREE, queue, ONE, ALIKE)
+    assert loss.item() == millionth((2 * first + last) / 3)
+
+
+def test_where_all_are_alike_nothing_is_asked():
+    everything = torch.ones(3, 3).bool()
+    assert info_nce(THREE, THREE, ONE, everything).item() == millionth(0)
+    assert softened_loss(THREE, THREE, ONE, alike=everything).item() == millionth(0)
+    a = gaussians(THREE, 0.5)
+    # partners alone: logits 3 - 2 = 1
+    loss = gaussian_loss(a, a, ONE, 3 * ONE, bottleneck=0.0, alike=everything)
+    assert loss.item() == millionth(2.2 * softplus(-1))
+
+
+def test_being_like_oneself_changes_nothing():
+    own = torch.eye(3).bool()
+    a, b = gaussians(THREE, 0.5), gaussians(THREE.flip(0), 0.3)
+    for with_own, plain in (
+        (info_nce(THREE, THREE.flip(0), ONE, own), info_nce(THREE, THREE.flip(0), ONE)),
+        (gaussian_loss(a, b, ONE, ONE, alike=own), gaussian_loss(a, b, ONE, ONE)),
+        (
+            codebook_loss(THREE, THREE.flip(0), THREE, None, [ONE] * 5, alike=own),
+            codebook_loss(THREE, THREE.flip(0), THREE, None, [ONE] * 5),
+        ),
+    ):
+        assert with_own.item() == millionth(plain.item())

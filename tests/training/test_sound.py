@@ -236,6 +236,13 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(pairs, tiles, tmp
     assert all(torch.equal(whole.weights[key], resumed.weights[key]) for key in whole.weights)
 
 
+@pytest.mark.parametrize("name", ["geoclap", "psm", "sat2sound"])
+def test_pairs_of_one_kind_of_sound_may_be_left_out(pairs, tiles, tmp_path, name):
+    with_all = run(name, pairs, tiles, tmp_path / "all")
+    without = run(name, pairs, tiles, tmp_path / "without", "same_sound=left out")
+    assert any(not torch.equal(with_all.weights[k], without.weights[k]) for k in with_all.weights)
+
+
 def test_a_space_begins_with_the_towers_of_another(pairs, tiles, tmp_path):
     run("geoclap", pairs, tiles, tmp_path / "first")
     first = tmp_path / "first/weights"
@@ -269,6 +276,7 @@ def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
         ("part=-1", "part=-1 is no number of samples"),
         ("rows=nowhere", "rows needs weights to go on from"),
         ("pairs=nowhere", "nowhere/pairs.npy is not there"),
+        ("same_sound=perhaps", "same_sound"),
         ("loop.batch_size=1", "nothing to tell a pair from"),
         ("space.kind=best", "space.kind"),
     ],
