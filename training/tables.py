@@ -282,7 +282,7 @@ def panorama(report: Mapping[str, Any]) -> str:
             f"{data['targets']} targets in {data['sets']} sets,\n{data['label']}, of a block where "
             f"nothing learnt from stood. Step over the edge: {seam} of all\nother steps, {border} "
             "of those over borders of patches. Another heading changes latents\n"
-            f"by at most {apart:.0e}.\n"
+            f"by at most {apart:.1e}.\n"
         )
     )
 

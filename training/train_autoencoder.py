@@ -28,6 +28,7 @@ from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
 from generation.diffusion.codec import PatchCodec, signal, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
+from generation.diffusion.flow import noised
 from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
 from training.data import TileDataset, counted_batches
@@ -127,8 +128,7 @@ class AutoencoderModel(nn.Module):
             real, x0 = self.codec.tone(images), self.codec.encode(images)
         top = float(self.decoder.config["max_share"])
         share = top * torch.rand(len(x0), device=x0.device)
-        mix = share[:, None, None, None]
-        noisy = (1 - mix) * x0 + mix * torch.randn_like(x0)
+        noisy = noised(x0, torch.randn_like(x0), share)
         keep = torch.rand(len(x0), device=x0.device) >= cfg.layout_drop
         clean, drawn = self.decoder(noisy, share, batch["classes"], keep, self.codec)
 

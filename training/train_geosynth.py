@@ -32,6 +32,7 @@ from generation.config import config, load_variant
 from generation.diffusion.codec import PatchCodec, signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import build_networks
+from generation.diffusion.flow import noised, shares
 from generation.errors import ConfigError
 from generation.geo.layout import PALETTE
 from generation.pipelines.satellite import PARTS, SatellitePipeline
@@ -112,11 +113,10 @@ class GeoSynthModel(nn.Module):
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             x0 = self.codec.encode(images)
         noise = torch.randn_like(x0)
-        share = torch.sigmoid(
-            self.cfg.time_mean + self.cfg.time_sd * torch.randn(len(x0), device=x0.device)
+        share = shares(
+            len(x0), mean=self.cfg.time_mean, deviation=self.cfg.time_sd, device=x0.device
         )
-        mix = share[:, None, None, None]
-        predicted = self.velocity((1 - mix) * x0 + mix * noise, share, self.condition(batch))
+        predicted = self.velocity(noised(x0, noise, share), share, self.condition(batch))
         return {"loss": F.mse_loss(predicted.float(), noise - x0)}
 
     def condition(self, batch: dict[str, Tensor]) -> Condition:

@@ -41,7 +41,7 @@ def velocity_of(
 
 
 def shares(
-    count: int, *, mean: float, deviation: float, pure: float, device: torch.device
+    count: int, *, mean: float, deviation: float, device: torch.device, pure: float = 0.0
 ) -> Float[Tensor, " count"]:
     """Draw shares of noise to learn from: the sigmoid of a normal law, and some all noise.
 
@@ -50,4 +50,4 @@ def shares(
         (2024), Eq. 19, for the law.
     """
     drawn = torch.sigmoid(mean + deviation * torch.randn(count, device=device))
-    return drawn.masked_fill(torch.rand_like(drawn) < pure, 1.0)
+    return drawn.masked_fill(torch.rand_like(drawn) < pure, 1.0) if pure else drawn

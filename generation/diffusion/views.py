@@ -80,9 +80,8 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
     """Panoramas and a satellite image around a place -> tokens, a draft and maps for its panorama.
 
     The buffer ``spread`` holds how far, in each latent channel and row, the truth lies from the
-    draft. ``detail`` is how much of what a sample has beyond the expected panorama is drawn: 1 is
-    as much as real panoramas have, less stays nearer to what is most likely. Of ``distances_m``,
-    None is infinity.
+    draft. ``detail`` is how much of what a sample has beyond the expected panorama is drawn: 1 as
+    real panoramas have, less is nearer to what is likely. None in ``distances_m`` is infinity.
     """
 
     @register_to_config
@@ -109,8 +108,7 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
         self.band = Band(height, width, top_deg, bottom_deg)
         self.patch, self.dim, self.view_tokens = patch, dim, view_tokens
         self.grid = self.band.coarser(patch)
-        self.eye_m = eye_m
-        self.distances_m = tuple(math.inf if each is None else each for each in distances_m)
+        self.eye_m, self.distances_m = eye_m, _metres(distances_m)
         rows = self.grid.height
         # Overhead and panorama features, and the published attention inside each panorama.
         self.view_stem = PatchStem(patch, dim, conv3(dim, dim))
@@ -379,6 +377,10 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
             1,
         )
         return torch.cat([null, views, sky], 1), mask
+
+
+def _metres(distances_m: Sequence[float | None]) -> tuple[float, ...]:
+    return tuple(math.inf if each is None else each for each in distances_m)
 
 
 def _blanked(around: Surroundings) -> Surroundings:
