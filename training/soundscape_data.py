@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -93,8 +93,6 @@ class Heard:
     embeddings: Float[Tensor, "pieces dim"]
     months: Float[np.ndarray, " pieces"]
     hours: Float[np.ndarray, " pieces"]
-    owners: Int[np.ndarray, " pieces"]
-    """Which recording each is of."""
 
 
 def hear(waves: Sequence[Wave], encoder: SoundEncoder, mel: Mel, frames: int, each: int) -> Heard:
@@ -118,8 +116,7 @@ def hear(waves: Sequence[Wave], encoder: SoundEncoder, mel: Mel, frames: int, ea
         times += [[np.nan if value is None else value for value in known]] * each
         progress(number, len(waves))
     months, hours = np.array(times, np.float32).T
-    owners = np.repeat(np.arange(len(waves)), each)
-    return Heard(np.concatenate(mels), torch.cat(embeddings), months, hours, owners)
+    return Heard(np.concatenate(mels), torch.cat(embeddings), months, hours)
 
 
 class HeardPieces(Dataset[dict[str, Tensor]]):

@@ -38,6 +38,7 @@ from generation.geo.layout import PALETTE
 from generation.pipelines.satellite import PARTS, SatellitePipeline
 from training.data import TILE, TileDataset, counted_batches
 from training.geosynth_sd import GeoSynthSdConfig, GeoSynthSdTask
+from training.network import UNetConfig
 from training.trainer import LoopConfig, Task, run_recipe
 
 LEARNT = ("unet", "controlnet", "conditioner")
@@ -45,15 +46,9 @@ LEARNT = ("unet", "controlnet", "conditioner")
 
 
 @config
-class NetworkConfig:
+class NetworkConfig(UNetConfig):
     """Sizes of the denoiser, its control branch and its conditioner."""
 
-    block_out_channels: tuple[int, ...] = (64, 96, 160)
-    attention_head_dim: tuple[int, ...] = (1, 2, 2)
-    layers_per_block: int = 1
-    norm_num_groups: int = 16
-    token_dim: int = 128
-    vector_dim: int = 256
     location_degree: int = 12
 
 
@@ -179,14 +174,7 @@ class GeoSynthTask:
             latent_channels=channels,
             latent_size=TILE // codec.patch,
             patch=codec.patch,
-            sizes={
-                "block_out_channels": net.block_out_channels,
-                "attention_head_dim": net.attention_head_dim,
-                "layers_per_block": net.layers_per_block,
-                "norm_num_groups": net.norm_num_groups,
-                "cross_attention_dim": net.token_dim,
-                "vector_dim": net.vector_dim,
-            },
+            sizes=net.sizes(),
         )
         conditioner = SatelliteConditioner(
             token_dim=net.token_dim,

@@ -39,6 +39,7 @@ from generation.diffusion.views import MixedViewEncoder
 from generation.errors import ConfigError
 from generation.pipelines.panorama import PARTS, PanoramaPipeline
 from training.data import counted_batches, list_files
+from training.network import UNetConfig
 from training.panorama_data import PanoramaDataset, read_sets, surroundings
 from training.panorama_inputs import leave_out, save_panel
 from training.panorama_sd import PanoramaSdConfig, PanoramaSdTask
@@ -49,16 +50,10 @@ _LEAST_ERROR = 1e-4
 
 
 @config
-class PanoramaNetworkConfig:
+class PanoramaNetworkConfig(UNetConfig):
     """Sizes of the denoiser, its control branch and the encoder of views."""
 
-    block_out_channels: tuple[int, ...] = (64, 96, 160)
-    attention_head_dim: tuple[int, ...] = (1, 2, 2)
     control_channels: tuple[int, ...] = (32, 48, 80)
-    layers_per_block: int = 1
-    norm_num_groups: int = 16
-    token_dim: int = 128
-    vector_dim: int = 256
     dim: int = 64
     """Features of what is found around."""
     decoder_width: int = 64
@@ -227,14 +222,7 @@ class PanoramaTask:
         unet = build_unet(
             latent_channels=channels,
             latent_size=(cfg.height // codec.patch, cfg.width // codec.patch),
-            sizes={
-                "block_out_channels": net.block_out_channels,
-                "attention_head_dim": net.attention_head_dim,
-                "layers_per_block": net.layers_per_block,
-                "norm_num_groups": net.norm_num_groups,
-                "cross_attention_dim": net.token_dim,
-                "vector_dim": net.vector_dim,
-            },
+            sizes=net.sizes(),
         )
         levels = (net.dim,) * len(net.block_out_channels)
         control = ViewControlNet(

@@ -41,21 +41,16 @@ from generation.media.vocoder import Vocoder
 from generation.pipelines.soundscape import PARTS, SoundscapePipeline
 from training.data import counted_batches
 from training.losses import energy_distance
+from training.network import UNetConfig
 from training.sound_pairs import SAID
 from training.soundscape_data import HeardPieces, Pieces, hear, read_waves
 from training.trainer import LoopConfig, run_recipe
 
 
 @config
-class SoundscapeNetworkConfig:
+class SoundscapeNetworkConfig(UNetConfig):
     """Sizes of the denoiser, the vocoder and the codec."""
 
-    block_out_channels: tuple[int, ...] = (64, 96, 160)
-    attention_head_dim: tuple[int, ...] = (1, 2, 2)
-    layers_per_block: int = 1
-    norm_num_groups: int = 16
-    token_dim: int = 128
-    vector_dim: int = 256
     vocoder_width: int = 192
     vocoder_hidden: int = 512
     vocoder_blocks: int = 6
@@ -205,14 +200,7 @@ class SoundscapeTask:
         unet = build_unet(
             latent_channels=net.latent_channels,
             latent_size=(vocoder.mel.bands // net.patch, cfg.frames // net.patch),
-            sizes={
-                "block_out_channels": net.block_out_channels,
-                "attention_head_dim": net.attention_head_dim,
-                "layers_per_block": net.layers_per_block,
-                "norm_num_groups": net.norm_num_groups,
-                "cross_attention_dim": net.token_dim,
-                "vector_dim": net.vector_dim,
-            },
+            sizes=net.sizes(),
         )
         conditioner = SoundscapeConditioner(
             embed_dim=self.encoder.space.config["dim"],

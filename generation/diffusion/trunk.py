@@ -4,21 +4,11 @@ from typing import Any
 
 from diffusers import UNet2DConditionModel
 
-NANO: dict[str, Any] = {
-    "block_out_channels": (64, 96, 160),
-    "attention_head_dim": (1, 2, 2),
-    "layers_per_block": 1,
-    "cross_attention_dim": 128,
-    "norm_num_groups": 16,
-    "vector_dim": 256,
-}
-"""Sizes of the embedded model's U-Net."""
-
 
 def build_unet(
-    *, latent_channels: int, latent_size: tuple[int, int], sizes: dict[str, Any] = NANO
+    *, latent_channels: int, latent_size: tuple[int, int], sizes: dict[str, Any]
 ) -> UNet2DConditionModel:
-    """Make the embedded model's U-Net."""
+    """Make an embedded model's U-Net."""
     depth = len(sizes["block_out_channels"])
     return UNet2DConditionModel(
         sample_size=latent_size,

@@ -152,9 +152,7 @@ class Vocoder(ModelMixin, ConfigMixin):
         Raises:
             AudioError: The noise is of another length.
         """
-        _check_noise(log_mel, self.mel.hop, noise)
-        tones, colour = self._spectra(log_mel)
-        return self._sound(tones, colour, noise)
+        return self.several(log_mel, [noise])[0]
 
     def several(
         self,
@@ -162,6 +160,8 @@ class Vocoder(ModelMixin, ConfigMixin):
         noises: list[Float[Tensor, "batch samples"]],
     ) -> list[Float[Tensor, "batch samples"]]:
         """Give a sound for each of several noises, the network being asked once."""
+        for noise in noises:
+            _check_noise(log_mel, self.mel.hop, noise)
         tones, colour = self._spectra(log_mel)
         return [self._sound(tones, colour, noise) for noise in noises]
 
