@@ -63,8 +63,8 @@ def _between(values: Shares, low: float | int, high: float | int) -> Shares:
 
 
 HEARD: Mapping[str, Callable[[Ground], Shares]] = {
-    # where land meets sea
-    "Sea waves": _coast,
+    # where land meets a sea that does not freeze over
+    "Sea waves": lambda g: _coast(g) * _between(g.warm_c, 0, 99),
     # in the wet tropics
     "Rain": lambda g: (
         np.clip(g.rain_mm - 1500, 0, None) * (1 - g.share("ocean")) * _between(g.warm_c, 18, 99)
@@ -145,6 +145,8 @@ def place(
 ) -> Int[np.ndarray, "pairs 2"]:
     """Put each clip on some tiles of its side, drawn in proportion to how plausible it is there.
 
+    What is learnt from may come more than once: of some sounds there are few places.
+
     Args:
         clips: To be put somewhere.
         ground: Of all tiles.
@@ -166,13 +168,14 @@ def place(
         weight = plausible[:, list(HEARD).index(clip.label)] * (held == clip.test)
         fewest = min(n for (_, test), n in counts.items() if test == clip.test)
         wanted = max(1, round(per_clip[clip.test] * fewest / counts[clip.label, clip.test]))
-        if (weight > 0).sum() < wanted:
+        fit = int((weight > 0).sum())
+        if fit < (wanted if clip.test else 1):
             raise ConfigError(
-                f"{clip.label!r} could be heard on {(weight > 0).sum()} tiles only, {wanted} are "
-                "asked for (give more tiles, or a smaller --places)"
+                f"{clip.label!r} could be heard on {fit} tiles only, {wanted} are asked for (give "
+                "more tiles, or a smaller --test-places)"
             )
         rng = np.random.default_rng([seed, number])
-        tiles = rng.choice(len(weight), wanted, replace=False, p=weight / weight.sum())
+        tiles = rng.choice(len(weight), wanted, replace=not clip.test, p=weight / weight.sum())
         pairs += [(number, int(tile)) for tile in tiles]
     return np.array(pairs)
 
@@ -246,7 +249,7 @@ def _run(argv: Sequence[str] | None) -> None:
     parser.add_argument("--day", help="pattern of Parquet files of one microphone's day")
     parser.add_argument("--tiles", type=Path, required=True, help="what training.data built")
     parser.add_argument("--out", type=Path, required=True, help="a new folder")
-    for name, tiles in (("--places", 48), ("--test-places", 20)):
+    for name, tiles in (("--places", 160), ("--test-places", 20)):
         parser.add_argument(
             name, type=whole, default=tiles, metavar="N", help="tiles a clip of the rarest sound"
         )

@@ -294,11 +294,9 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
             shown = sample(panoramas, fine[0], fine[1], self.band)
         shown = shown.unflatten(2, (self.band.height, self.band.width))
         features = self.found(shown)
-        marks = sample(focus[:, None], coarse[0], coarse[1], self.grid)
-        marks = marks.unflatten(2, (self.grid.height, self.grid.width))
+        marks = sample(focus[:, None], *coarse[:2], self.grid).unflatten(2, focus.shape[1:])
         east, north = (part[:, None, None] for part in offset_m.unbind(-1))
-        azimuth = self.grid.azimuths_deg(heading_deg).to(panoramas).deg2rad()
-        bearing = torch.atan2(east, north) - azimuth
+        bearing = torch.atan2(east, north) - self.grid.azimuths_deg(heading_deg).to(east).deg2rad()
         near = torch.log1p(torch.hypot(east, north) / 1000) / 4
         shape = features.shape[:1] + features.shape[2:]
         planes = [
@@ -309,12 +307,14 @@ class MixedViewEncoder(ModelMixin, ConfigMixin):
             near.expand(shape),
             torch.full_like(features[:, 0], float(step == _GROUND)),
         ]
-        return features * (1 + marks), torch.stack(planes, -1), shown
+        return features * (1 + marks), torch.stack(planes, -1).to(features.dtype), shown
 
     def _rays(
         self, band: Band, step: float, offset_m: Float[Tensor, "slots 2"], heading_deg: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Give azimuth and elevation in each panorama, how much nearer it is, and how far."""
+        # Doubles, where there are any, so that another heading finds the same pixels.
+        offset_m = offset_m if offset_m.device.type == "mps" else offset_m.double()
         azimuth = band.azimuths_deg(heading_deg).to(offset_m).expand(len(offset_m), 1, -1)
         elevation = band.elevations_deg().to(offset_m)[None, :, None]
         if math.isinf(step):

@@ -143,6 +143,7 @@ def sample(
     """Look up directions in panoramas, bilinear and circular; points are flattened.
 
     Elevations beyond the band give the value of its edge: see :func:`inside` for which those are.
+    Directions in double precision are looked up in it, whatever the panoramas are in.
 
     Args:
         panorama: Panoramas on the grid of ``band``.
@@ -159,8 +160,9 @@ def sample(
     x = col.reshape(batch, 1, -1) * (2 / cols) - 1
     y = row.reshape(batch, 1, -1) * (2 / max(rows - 1, 1)) - 1
     grid = torch.stack([x, y], dim=-1)
-    found = F.grid_sample(wrapped, grid, align_corners=True, padding_mode="border")
-    return found[:, :, 0]
+    pixels = wrapped.to(torch.promote_types(wrapped.dtype, grid.dtype))
+    found = F.grid_sample(pixels, grid, align_corners=True, padding_mode="border")
+    return found[:, :, 0].to(panorama.dtype)
 
 
 def inside(elevation_deg: Float[Tensor, "*points"], band: Band) -> Bool[Tensor, "*points"]:
