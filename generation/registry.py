@@ -15,7 +15,7 @@ from generation.checkpoint import PART_WEIGHTS
 from generation.errors import InvalidSpecError, MissingFileError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
-PIPELINE_KINDS = ("satellite", "panorama")
+PIPELINE_KINDS = ("satellite", "panorama", "soundscape")
 SIMULATED = "simulated"
 SIMULATED_NOTE = (
     "what a place sounds like was learnt from clips whose places are simulated "
@@ -37,7 +37,8 @@ class ModelCard:
     name: str
     """What ``--model`` takes."""
     kind: str
-    """``satellite`` and ``panorama`` for pipelines; ``base`` and others for their parts."""
+    """``satellite``, ``panorama`` and ``soundscape`` for pipelines; ``base`` and others for their
+    parts."""
     summary: str
     """One sentence for people."""
     local: str
@@ -137,6 +138,16 @@ _CARDS = (
         licence="Apache-2.0",
         reads_prompt=False,
         learnt="learnt from panoramas rendered from terrain, seen from 1,500 m over the ground",
+    ),
+    ModelCard(
+        name="soundscape-nano",
+        kind="soundscape",
+        summary="what could be heard at a place, 16 kHz, from words, recordings, month and hour, "
+        "on two CPU cores",
+        local="soundscape-nano",
+        licence="CC-BY-NC-4.0, as the clips of ESC-10 that it learnt from",
+        location_source=SIMULATED,
+        learnt="learnt from 320 recordings of eight kinds of sound",
     ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),

@@ -10,12 +10,14 @@ from pathlib import Path
 from generation.errors import AudioError, InvalidSpecError, LayoutError, MissingFileError, shown
 from generation.geo.location import Location
 from generation.geo.mercator import Window
+from generation.layer_spec import MAX_LAYERS, LayerSpec, layers_mistakes, read_layers
 from generation.spec_checks import (
     KINDS,
     LATLON,
     LAYOUT_WORDS,
     MAX_GUIDANCE,
     MAX_PROMPT,
+    MAX_SECONDS,
     REAL,
     SATELLITE_WORDS,
     SILENT,
@@ -27,16 +29,22 @@ from generation.spec_checks import (
 from generation.view_spec import FAR_KM, MAX_VIEWS_GIVEN, ViewSpec, read_views, views_mistakes
 
 __all__ = [
-    "DEFAULT_MODELS", "FAR_KM", "KINDS", "LAYOUT_WORDS", "MAX_GUIDANCE", "MAX_PROMPT",
-    "MAX_VIEWS_GIVEN", "SATELLITE_WORDS", "SILENT", "RunSpec", "ViewSpec",
+    "DEFAULT_MODELS", "FAR_KM", "KINDS", "LAYOUT_WORDS", "MAX_GUIDANCE", "MAX_LAYERS",
+    "MAX_PROMPT", "MAX_SECONDS", "MAX_VIEWS_GIVEN", "SATELLITE_WORDS", "SILENT", "LayerSpec",
+    "RunSpec", "ViewSpec",
 ]  # fmt: skip
 
-DEFAULT_MODELS = {"satellite": "satellite-nano", "panorama": "panorama-nano"}
+DEFAULT_MODELS = {
+    "satellite": "satellite-nano",
+    "panorama": "panorama-nano",
+    "soundscape": "soundscape-nano",
+}
 """What draws each kind, unless a description says otherwise."""
 _LATER = (
     *("sound", "sound_sha256", "sound_text", "sound_guidance", "sound_model"),
     *("heading", "views", "satellite", "satellite_sha256"),
     *("satellite_guidance", "views_guidance", "far"),
+    *("seconds", "month", "hour", "loop", "layers", "candidates"),
 )
 """Fields that specs of before do not have. While they say nothing they are not written, so that
 such a spec keeps its fingerprint."""
@@ -45,8 +53,10 @@ _FILES = {
     "sound": "none, or the path of a .wav, .flac, .ogg or .mp3 file, or of a GeoTIFF",
     "satellite": "auto, none, generated or the path of an image",
     "view": "the path of a panorama, or leave the view out",
+    "layer": "the path of a recording, or say in words what is heard",
 }
-_CHANGED = {"layout": LayoutError, "sound": AudioError}
+_FLOATS = (*LATLON, *REAL, "heading", "seconds", "hour")
+_CHANGED = {"layout": LayoutError, "sound": AudioError, "layer": AudioError}
 """What is raised for a file with another fingerprint, where that is not InvalidSpecError."""
 
 
@@ -96,7 +106,7 @@ class RunSpec:
     sound_text: str = ""
     """In its stead, a sentence of what is heard there."""
     sound_guidance: float = 2.0
-    """How far the sound is exaggerated."""
+    """How far the sound is exaggerated, also that of a soundscape."""
     sound_model: str = "sat2sound-nano"
     """The space that the sound is understood in, of ``generation.list_models("sound-space")``."""
     heading: float = 0.0
@@ -104,7 +114,8 @@ class RunSpec:
     views: tuple[ViewSpec, ...] = ()
     """Panoramas from places nearby, at most ``MAX_VIEWS_GIVEN``, in any order."""
     satellite: str = "auto"
-    """What a panorama knows of the ground: ``auto``, ``none``, ``generated`` or an image's path."""
+    """What a panorama or a soundscape knows of the ground: ``auto``, ``none``, ``generated`` or an
+    image's path."""
     satellite_sha256: str | None = None
     """SHA-256 of that image, filled by ``pinned``."""
     satellite_guidance: float = 1.0
@@ -113,15 +124,24 @@ class RunSpec:
     """The same for its views."""
     far: bool = False
     """Whether views may stand farther than ``FAR_KM`` from the place."""
+    seconds: float = 10.0
+    """How long a soundscape is; as a loop, a multiple of 0.01."""
+    month: int | None = None
+    """When it is heard: 1 for January to 12 for December; ``None``: at any time of the year."""
+    hour: float | None = None
+    """Local time, 0 to below 24; ``None``: at any."""
+    loop: bool = False
+    """Whether its end goes over into its beginning."""
+    layers: tuple[LayerSpec, ...] = ()
+    """Its sources, at most ``MAX_LAYERS``; without any, what is known of the place decides."""
+    candidates: int = 1
+    """Of so many sounds for each source, the one is kept that fits best."""
 
     def __post_init__(self) -> None:
         self.validate()
-        for name in (
-            *LATLON,
-            *REAL,
-            "heading",
-        ):  # 45 and 45.0, 0.0 and -0.0 are one spec, with one sha256
-            object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
+        for name in _FLOATS:  # 45 and 45.0, 0.0 and -0.0 are one spec, with one sha256
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)) + 0.0)
 
     def validate(self) -> None:
         """Check every field.
@@ -142,7 +162,8 @@ class RunSpec:
         defaults = _defaults()
         values = {name: getattr(self, name) for name in defaults}
         kept = {k: v for k, v in values.items() if k not in _LATER or v != defaults[k]}
-        return kept | ({"views": [view.to_dict() for view in self.views]} if self.views else {})
+        lists = {"views": self.views, "layers": self.layers}
+        return kept | {k: [each.to_dict() for each in v] for k, v in lists.items() if v}
 
     @classmethod
     def from_json(cls, text: str) -> "RunSpec":
@@ -189,8 +210,9 @@ class RunSpec:
         if "model" not in values and isinstance(filled["kind"], str):
             filled["model"] = DEFAULT_MODELS.get(filled["kind"], filled["model"])
         filled["views"], wrong_views = read_views(filled["views"])
-        refuse(wrong + wrong_views + _mistakes(filled))
-        filled.update({name: as_real(filled[name]) for name in (*LATLON, *REAL, "heading")})
+        filled["layers"], wrong_layers = read_layers(filled["layers"])
+        refuse(wrong + wrong_views + wrong_layers + _mistakes(filled))
+        filled.update({name: as_real(filled[name]) for name in _FLOATS})
         return cls(**filled)  # type: ignore[arg-type]  # _mistakes has checked every type
 
     def sha256(self) -> str:
@@ -227,7 +249,7 @@ class RunSpec:
         Raises:
             MissingFileError: There is no such file.
             LayoutError: The layout is not the one whose fingerprint the spec carries.
-            AudioError: The same of the sound.
+            AudioError: The same of the sound, or of that of a layer.
             InvalidSpecError: The same of a view or of the satellite image; or two views turn out
                 to be one.
         """
@@ -246,6 +268,13 @@ class RunSpec:
                 dataclasses.replace(view, sha256=_pin("view", Path(view.file), view.sha256))
                 for view in self.views
             )
+        if any(layer.file for layer in self.layers):
+            found["layers"] = tuple(
+                dataclasses.replace(layer, sha256=_pin("layer", Path(layer.file), layer.sha256))
+                if layer.file
+                else layer
+                for layer in self.layers
+            )
         return dataclasses.replace(self, **found) if found else self  # type: ignore[arg-type]
 
 
@@ -259,6 +288,7 @@ def _mistakes(values: Mapping[str, object]) -> list[str]:
     return [
         *field_mistakes(values),
         *views_mistakes(values["views"], place, far=values["far"]),
+        *layers_mistakes(values["layers"]),
         *kind_mistakes(values, _defaults()),
     ]
 
@@ -273,7 +303,7 @@ def _pin(name: str, path: Path, told: str | None) -> str:
     found = _file_sha256(name, path, told)
     if told in (None, found):
         return found
-    field = "sha256" if name == "view" else f"{name}_sha256"
+    field = "sha256" if name in ("view", "layer") else f"{name}_sha256"
     raise _CHANGED.get(name, InvalidSpecError)(
         f"{name}={shown(str(path), None)} has changed since its fingerprint was taken: "
         f"{field}={told}, now {found} (restore the file, or leave {field} out)"

@@ -8,7 +8,7 @@ from generation.errors import InvalidLocationError, InvalidSpecError, shown
 from generation.geo.location import Location
 from generation.geo.mercator import MAX_LAT, MAX_ZOOM, Window
 
-KINDS = ("satellite", "panorama")
+KINDS = ("satellite", "panorama", "soundscape")
 """What can be rendered."""
 MAX_PROMPT = 2000
 """Characters of a prompt; far more than the text encoder reads."""
@@ -20,11 +20,19 @@ SATELLITE_WORDS = ("auto", "none", "generated")
 """The same of ``satellite``."""
 SILENT = "none"
 """The value of ``sound`` that is not the path of a file."""
-PANORAMA_ONLY = (
-    *("heading", "views", "far", "satellite", "satellite_sha256"),
-    *("satellite_guidance", "views_guidance"),
-)
-"""Fields that say nothing of anything but a panorama."""
+_PANORAMA, _SOUNDSCAPE = ("panorama",), ("soundscape",)
+_HAVE_IT = {
+    **dict.fromkeys(("heading", "views", "far"), _PANORAMA),
+    **dict.fromkeys(("satellite_guidance", "views_guidance"), _PANORAMA),
+    **dict.fromkeys(("satellite", "satellite_sha256"), _PANORAMA + _SOUNDSCAPE),
+    **dict.fromkeys(("seconds", "month", "hour", "loop", "layers", "candidates"), _SOUNDSCAPE),
+}
+"""Fields that say nothing of other kinds than these."""
+MIN_SECONDS, MAX_SECONDS = 0.1, 600.0
+"""How long a soundscape may be."""
+LOOP_STEP_S = 0.01
+"""The length of a loop is a multiple of this: one column of a spectrogram."""
+_TINY = 1e-6
 LATLON = ("lat", "lon")
 REAL = (
     *("text_guidance", "location_guidance", "layout_guidance", "sound_guidance"),
@@ -36,8 +44,9 @@ _WHOLE = {  # field: (lowest, highest, multiple of, how the bounds are told)
     "size": (64, 1024, 8, "64 to 1024, a multiple of 8"),
     "zoom": (0, MAX_ZOOM, 1, f"0 to {MAX_ZOOM}"),
     "steps": (1, 200, 1, "1 to 200"),
+    "candidates": (1, 16, 1, "1 to 16"),
 }
-_TRUTH = ("use_location", "far")
+_TRUTH = ("use_location", "far", "loop")
 
 
 def refuse(wrong: list[str]) -> None:
@@ -56,12 +65,13 @@ def field_mistakes(values: Mapping[str, object]) -> list[str]:
         *_whole_mistakes(values),
         *_real_mistakes(values),
         *_name_mistakes(values),
-        *_text_mistakes("prompt", values["prompt"]),
-        *_text_mistakes("sound_text", values["sound_text"]),
+        *text_mistakes("prompt", values["prompt"]),
+        *text_mistakes("sound_text", values["sound_text"]),
         *_layout_mistakes(values["layout"], values["layout_sha256"]),
         *_sound_mistakes(values["sound"], values["sound_sha256"], values["sound_text"]),
         *_satellite_mistakes(values["satellite"], values["satellite_sha256"]),
         *heading_mistakes("heading", values["heading"]),
+        *_time_mistakes(values),
     ]
     wrong += [
         f"{name}={shown(values[name])} (give true or false)"
@@ -72,15 +82,24 @@ def field_mistakes(values: Mapping[str, object]) -> list[str]:
 
 
 def kind_mistakes(values: Mapping[str, object], defaults: Mapping[str, object]) -> list[str]:
-    """Say which fields are given that only a panorama has, where something else is drawn."""
-    if values["kind"] != "satellite":
+    """Say which fields are given that only another kind has than the one that is drawn."""
+    if values["kind"] not in KINDS:
         return []
-    return [
-        f"{name}={shown(values[name])} with kind='satellite' (only a panorama has it: give "
-        "kind='panorama', or leave it out)"
-        for name in PANORAMA_ONLY
-        if values[name] != defaults[name]
+    wrong = [
+        f"{name}={shown(values[name])} with kind={shown(values['kind'])} (only a "
+        f"{' and a '.join(kinds)} has it: give another kind, or leave it out)"
+        for name, kinds in _HAVE_IT.items()
+        if values["kind"] not in kinds and values[name] != defaults[name]
     ]
+    asked = [
+        name
+        for name, given in (
+            ("sound", values["sound"] != SILENT),
+            ("sound_text", bool(str(values["sound_text"]).strip())),
+        )
+        if given and values["layers"]
+    ]
+    return [*wrong, *(f"{name} and layers are given (give one of the two)" for name in asked)]
 
 
 def heading_mistakes(name: str, value: object) -> list[str]:
@@ -90,6 +109,28 @@ def heading_mistakes(name: str, value: object) -> list[str]:
         return []
     what = "no number" if heading is None else "no heading"
     return [f"{name}={shown(value)} is {what} (give degrees clockwise from north, 0 up to 360)"]
+
+
+def _time_mistakes(values: Mapping[str, object]) -> list[str]:
+    """Say what is wrong with the length of a soundscape, and with when it is heard."""
+    wrong = []
+    seconds, month, hour = as_real(values["seconds"]), values["month"], values["hour"]
+    if seconds is None or not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        wrong.append(
+            f"seconds={shown(values['seconds'])} is not allowed (give {MIN_SECONDS:g} to "
+            f"{MAX_SECONDS:g})"
+        )
+    elif values["loop"] is True and abs(seconds / LOOP_STEP_S - round(seconds / LOOP_STEP_S)) > _TINY:
+        wrong.append(
+            f"seconds={seconds:g} with loop=true (give a multiple of {LOOP_STEP_S:g}, for example "
+            f"{round(seconds / LOOP_STEP_S) * LOOP_STEP_S:g})"
+        )
+    if month is not None and not (type(month) is int and 1 <= month <= 12):
+        wrong.append(f"month={shown(month)} is no month (give 1 for January to 12 for December)")
+    at = as_real(hour)
+    if hour is not None and (at is None or not 0 <= at < 24):
+        wrong.append(f"hour={shown(hour)} is no hour of the day (give 0 to 23.99, local time)")
+    return wrong
 
 
 def _whole_mistakes(values: Mapping[str, object]) -> list[str]:
@@ -138,7 +179,8 @@ def _name_mistakes(values: Mapping[str, object]) -> list[str]:
     return wrong
 
 
-def _text_mistakes(name: str, text: object) -> list[str]:
+def text_mistakes(name: str, text: object) -> list[str]:
+    """Say what is wrong with words that are given; empty ones are fine."""
     if not isinstance(text, str):
         return [f"{name}={shown(text)} is no text (give a string, it may be empty)"]
     wrong = []
@@ -205,7 +247,8 @@ def fingerprint_mistakes(
 def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str]:
     """Check the point and, where size and zoom are fine (``windowed``), the square around it.
 
-    A panorama has no square; only its satellite image needs a place on the map.
+    A panorama and a soundscape have no square; only their satellite image needs a place on the
+    map.
     """
     given = {name: values[name] for name in LATLON if values[name] is not dataclasses.MISSING}
     wrong = [
@@ -220,7 +263,7 @@ def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str
         place = Location(lat, lon)
     except InvalidLocationError as error:
         return [str(error)]
-    if values["kind"] == "panorama":
+    if values["kind"] in ("panorama", "soundscape"):
         return _ground_mistakes(place, values["satellite"])
     if abs(place.lat) > MAX_LAT:
         return [
@@ -234,7 +277,7 @@ def _place_mistakes(values: Mapping[str, object], *, windowed: bool) -> list[str
 
 
 def _ground_mistakes(place: Location, satellite: object) -> list[str]:
-    """Say whether the satellite image of a panorama can be had at all; whatever else can be."""
+    """Say whether the satellite image that is given along can be had at all."""
     if abs(place.lat) <= MAX_LAT or satellite in ("auto", "none"):
         return []
     return [
