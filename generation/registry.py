@@ -145,9 +145,9 @@ _CARDS = (
         summary="what could be heard at a place, 16 kHz, from words, recordings, month and hour, "
         "on two CPU cores",
         local="soundscape-nano",
-        licence="CC-BY-NC-4.0, as the clips of ESC-10 that it learnt from",
+        licence="Apache-2.0",
         location_source=SIMULATED,
-        learnt="learnt from 320 recordings of eight kinds of sound",
+        learnt="learnt from 240 recordings of eight kinds of sound",
     ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),
