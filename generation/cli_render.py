@@ -1,7 +1,8 @@
-"""``terrascape render``: draw a satellite image, a panorama, or the panoramas of a walk."""
+"""``terrascape render``: a satellite image, a panorama or those of a walk, a soundscape."""
 
 import argparse
 import dataclasses
+import json
 from pathlib import Path
 
 from generation.console import Parser, Progress, print_json, real, tell_notes, whole
@@ -32,6 +33,13 @@ _PANORAMA_NUMBERS = {
     "satellite_guidance": f"how far the satellite image is followed; {_SCALE}",
     "views_guidance": f"how far the other panoramas are followed; {_SCALE}",
 }
+_SOUNDSCAPE_NUMBERS = {
+    "seconds": "how long, 0.1 to 600",
+    "seed": "chooses the noise, 0 to 2^63 - 1",
+    "steps": "steps of the sampler, 1 to 200",
+    "sound_guidance": "how far what is asked for is exaggerated, 0 to 20",
+    "candidates": "of so many sounds for each source the best is kept, 1 to 16",
+}
 _ROOM_BYTES = 4_000_000
 """More than the files of a panorama take."""
 
@@ -42,6 +50,7 @@ def add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
     kinds = render.add_subparsers(title="kinds", metavar="KIND", required=True)
     _add_satellite(kinds)
     _add_panorama(kinds)
+    _add_soundscape(kinds)
 
 
 def _add_satellite(kinds: "argparse._SubParsersAction[Parser]") -> None:
@@ -123,6 +132,45 @@ def _add_panorama(kinds: "argparse._SubParsersAction[Parser]") -> None:
     parser.set_defaults(run=_render_panorama)
 
 
+def _add_soundscape(kinds: "argparse._SubParsersAction[Parser]") -> None:
+    parser = kinds.add_parser(
+        "soundscape",
+        help="what could be heard there",
+        description=(
+            "Make what could be heard at a place. Without --caption, --layers and --audio-like, "
+            "captions that fit its satellite image, month and hour are looked up and each becomes "
+            f"a source. The embedded model {find(DEFAULT_MODELS['soundscape']).learnt}."
+        ),
+    )
+    add = parser.add_argument
+    add("--lat", type=real, required=True, help="degrees north")
+    add("--lon", type=real, required=True, help="degrees east")
+    add("--month", type=whole, metavar="N", help="1 to 12")
+    add("--hour", type=real, metavar="N", help="local time, 0 to below 24")
+    add("--caption", help="what is heard there; 'surf and a dog' is two sources")
+    add("--audio-like", metavar="FILE", default=_DEFAULTS["sound"], help="a recording to resemble")
+    add(
+        "--layers",
+        type=Path,
+        metavar="FILE",
+        help="a .layers.json that a soundscape came with, as it is or edited",
+    )
+    add("--loop", action="store_true", help="let its end go over into its beginning")
+    add(
+        "--satellite",
+        default=_DEFAULTS["satellite"],
+        metavar="WHICH",
+        help="none, generated, a GeoTIFF or a .vrt of such; auto: generated if nothing else says "
+        "what is heard",
+    )
+    add("--layout", default="auto", help="what a generated one follows: auto, none, or a map file")
+    add("--prompt", default="", help="what a generated satellite image should look like")
+    add("--sound-model", default=_DEFAULTS["sound_model"], help="the space it is understood in")
+    _add_numbers(parser, _SOUNDSCAPE_NUMBERS)
+    _add_common(parser, "soundscape")
+    parser.set_defaults(run=_render_soundscape)
+
+
 def _add_numbers(parser: Parser, numbers: dict[str, str]) -> None:
     for name, text in numbers.items():
         default = _DEFAULTS[name]
@@ -165,6 +213,39 @@ def _render_one(spec: RunSpec, args: argparse.Namespace, needed_bytes: int) -> N
         print_json({"files": paths, "spec": dataclasses.asdict(result.spec), "seconds": seconds})
     else:
         print(*paths, sep="\n")
+
+
+def _render_soundscape(args: argparse.Namespace) -> None:
+    if args.caption is not None and not args.caption.strip():
+        raise InvalidSpecError(
+            f"--caption {args.caption!r} says nothing (say what is heard, or leave it out)"
+        )
+    caption = args.caption or ""
+    asked = {"kind": "soundscape", "sound": args.audio_like, "sound_text": caption}
+    layers = () if args.layers is None else layers_of(args.layers)
+    spec = RunSpec.from_dict({**_fields(args), **asked, "layers": layers})
+    _render_one(spec, args, round(400_000 * spec.seconds) + _ROOM_BYTES)
+
+
+def layers_of(path: Path) -> list[object]:
+    """Read a list of layers; what is wrong with one of them the spec will tell.
+
+    Raises:
+        MissingFileError: There is no such file.
+        InvalidSpecError: It is no JSON list.
+    """
+    from generation.media.image import read_bytes
+
+    try:
+        values = json.loads(read_bytes(path))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or not values:
+        raise InvalidSpecError(
+            f'layers {path} is no JSON list of layers (give one like [{{"text": "surf on a beach", '
+            '"level_db": -6, "pan": 0.3}])'
+        )
+    return values
 
 
 def _render_panorama(args: argparse.Namespace) -> None:

@@ -15,6 +15,8 @@ from generation.checkpoint import PART_WEIGHTS
 from generation.errors import InvalidSpecError, MissingFileError
 
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
+GALLERY = ASSETS / "gallery-nano"
+"""Tiles, clips and captions that are searched unless the person names other ones."""
 PIPELINE_KINDS = ("satellite", "panorama", "soundscape")
 SIMULATED = "simulated"
 SIMULATED_NOTE = (
@@ -149,6 +151,34 @@ _CARDS = (
         location_source=SIMULATED,
         learnt="learnt from 240 recordings of eight kinds of sound",
     ),
+    ModelCard(
+        name="audioldm",
+        kind="soundscape",
+        summary="AudioLDM (small, full, v2): up to 30 s at 16 kHz from words, and from recordings "
+        "where its text_encoder is a whole CLAP",
+        local="audioldm",
+        hub=("cvssp/audioldm-s-full-v2",),
+        licence="CC-BY-NC-SA-4.0",
+        family="audioldm",
+    ),
+    ModelCard(
+        name="audioldm2",
+        kind="soundscape",
+        summary="AudioLDM 2: up to 30 s at 16 kHz from words",
+        local="audioldm2",
+        hub=("cvssp/audioldm2",),
+        licence="CC-BY-NC-SA-4.0",
+        family="audioldm2",
+    ),
+    ModelCard(
+        name="stable-audio",
+        kind="soundscape",
+        summary="Stable Audio Open 1.0: up to 47 s at 44.1 kHz from words, mixed to one channel",
+        local="stable-audio",
+        hub=("stabilityai/stable-audio-open-1.0",),
+        licence="Stability AI Community License",
+        family="stable-audio",
+    ),
     _geosynth("", "text"),
     _geosynth("-OSM", "text and an OpenStreetMap tile"),
     _geosynth("-SAM", "text and a segment mask", _UNTAGGED),
@@ -216,6 +246,14 @@ _CARDS = (
         "sat2sound/bingmap_withmeta.ckpt of MVRL/sat2sound, or another beside it",
         "MIT",
         ("MVRL/sat2sound",),
+    ),
+    ModelCard(
+        name="llava",
+        kind="captioner",
+        summary="LLaVA 1.5 (7 B): says in words what could be heard in a satellite image",
+        local="llava",
+        hub=("llava-hf/llava-1.5-7b-hf",),
+        licence="Llama 2 Community License",
     ),
 )
 _BY_NAME = {card.name: card for card in _CARDS}
@@ -343,6 +381,8 @@ def _files_of(value: object) -> list[tuple[str, ...]]:
             return [("scheduler_config.json",)]
         case [str(), str(kind)] if "Tokenizer" in kind:
             return [("vocab.json", "tokenizer.json")]
+        case [str(), str(kind)] if kind.endswith(("FeatureExtractor", "ImageProcessor")):
+            return [("preprocessor_config.json",)]
         case [str(library), str()]:
             return [("config.json",), (_WEIGHTS.get(library, PART_WEIGHTS),)]
     return []

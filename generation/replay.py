@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
 
 from generation.checkpoint import sha256_file
 from generation.errors import LayoutError, MissingFileError, shown
 from generation.media.artifact import Artifact, manifest_mistakes
 from generation.media.image import read_bytes
 from generation.media.record import (
+    Content,
     Rendered,
     Renderer,
     as_saved,
+    content_key,
     encode,
     make_record,
     pixels_sha256,
@@ -24,8 +25,8 @@ from generation.media.record import (
 from generation.spec import RunSpec
 
 MAX_THREADS = 256
-CLOSE_DB = 30.0
-"""PSNR from which two pictures are called close."""
+CLOSE_DB = {np.dtype(np.uint8): 30.0, np.dtype(np.int16): 50.0}
+"""PSNR from which two pictures, or two sounds, are called close."""
 _MACHINE = ("provenance.versions", "provenance.device", "provenance.threads")
 """Parts of the record that may differ while the picture is still the same."""
 _MAKER = ("model", "model_sha256", "versions", "device", "threads", "seconds")
@@ -49,8 +50,9 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
     """Render an artefact's spec anew.
 
     A layout file that is gone or changed is replaced by the layout saved beside the artefact, and
-    so is one that came from the network, since maps change. Views and satellite images out of files
-    must be there as they were, or lie beside the artefact, as they do when a folder was moved.
+    so is one that came from the network, since maps change. Views, recordings and satellite images
+    out of files must be there as they were, or lie beside the artefact, as they do when a folder
+    was moved.
 
     Args:
         artifact: What was read from disk.
@@ -82,19 +84,18 @@ def compare(artifact: Artifact, render: Rendered) -> Verdict:
         return _compare_files(artifact, render, differences)
     reason = _reason(artifact, pixels, differences)
     if pixels.shape != drawn.shape:
-        sizes = " and ".join(f"{image.shape[1]}x{image.shape[0]}" for image in (pixels, drawn))
+        sizes = " and ".join(f"{each.shape[1]}x{each.shape[0]}" for each in (pixels, drawn))
         return Verdict(False, f"not equal: sizes {sizes}; {reason}", None, differences)
     psnr = psnr_db(pixels, drawn)
-    word = "close" if psnr >= CLOSE_DB else "not equal"
+    word = "close" if psnr >= CLOSE_DB[pixels.dtype] else "not equal"
     return Verdict(False, f"{word}: PSNR {psnr:.1f} dB; {reason}", psnr, differences)
 
 
-def psnr_db(
-    a: UInt8[np.ndarray, "height width 3"], b: UInt8[np.ndarray, "height width 3"]
-) -> float:
-    """Give the peak signal-to-noise ratio of two 8-bit images, decibels; infinite if equal."""
+def psnr_db(a: Content, b: Content) -> float:
+    """Give the peak signal-to-noise ratio of two images or sounds, decibels; infinite if equal."""
     error = float(np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2))
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+    peak = float(np.iinfo(a.dtype).max)
+    return float("inf") if error == 0 else float(10 * np.log10(peak**2 / error))
 
 
 @contextmanager
@@ -123,8 +124,10 @@ def _found_again(artifact: Artifact) -> RunSpec:
         InvalidSpecError: It has changed.
     """
     spec, changes = artifact.spec, dict[str, object]()
-    if spec.kind != "panorama":
+    if spec.kind == "satellite":
         return spec
+    if spec.kind == "soundscape":
+        changes |= _sounds_found(artifact)
     if spec.satellite_path is not None:
         there = _beside(artifact, "satellite", spec.satellite_path, spec.satellite_sha256)
         changes["satellite"] = str(there)
@@ -137,6 +140,23 @@ def _found_again(artifact: Artifact) -> RunSpec:
         )
     found = dataclasses.replace(spec, **changes)  # type: ignore[arg-type]  # its fields
     dataclasses.replace(found, layout="none", layout_sha256=None).pinned()
+    return found
+
+
+def _sounds_found(artifact: Artifact) -> dict[str, object]:
+    """Give the recordings of a soundscape where they lie now."""
+    spec, found = artifact.spec, dict[str, object]()
+    if spec.sound_path is not None:
+        found["sound"] = str(_beside(artifact, "sound", spec.sound_path, spec.sound_sha256))
+    if any(layer.file for layer in spec.layers):
+        found["layers"] = tuple(
+            dataclasses.replace(
+                each, file=str(_beside(artifact, "layer", Path(each.file), each.sha256))
+            )
+            if each.file
+            else each
+            for each in spec.layers
+        )
     return found
 
 
@@ -173,7 +193,7 @@ def _saved_layout(artifact: Artifact, spec: RunSpec) -> Path | None:
     online = isinstance(provenance, dict) and bool(provenance.get("online"))
     if spec.layout == "none" or (spec.layout_path is None and not online):
         return None
-    if spec.kind == "panorama" and artifact.record.get("layout") is None:
+    if spec.kind != "satellite" and artifact.record.get("layout") is None:
         return None  # no map was asked for
     why = "came from the network"
     if spec.layout_path is not None:
@@ -215,23 +235,30 @@ def _compare_files(artifact: Artifact, render: Rendered, differences: tuple[str,
     )
     other = [each for each in differences if not each.startswith(_MACHINE)]
     if other:
-        text = f"not equal: the picture is the same, but its record is not: {'; '.join(other)}"
+        what = "sound" if artifact.spec.kind == "soundscape" else "picture"
+        text = f"not equal: the {what} is the same, but its record is not: {'; '.join(other)}"
         return Verdict(False, text, None, differences)
     if differences:
-        text = f"equal: every pixel, though made elsewhere: {'; '.join(differences)}"
+        text = f"equal: every {_part(artifact)}, though made elsewhere: {'; '.join(differences)}"
         return Verdict(True, text, None, differences)
-    text = "equal" if same_bytes else "equal: every pixel and the record; the file was encoded anew"
+    anew = f"equal: every {_part(artifact)} and the record; the file was encoded anew"
+    text = "equal" if same_bytes else anew
     return Verdict(True, text, None, ())
+
+
+def _part(artifact: Artifact) -> str:
+    return "sample" if artifact.spec.kind == "soundscape" else "pixel"
 
 
 def _reason(
     artifact: Artifact,
-    pixels: UInt8[np.ndarray, "height width 3"],
+    pixels: Content,
     differences: tuple[str, ...],
 ) -> str:
-    if pixels_sha256(pixels) != artifact.record.get("pixels_sha256"):
-        return "the file's pixels were changed after it was made"
-    told = [each for each in differences if not each.startswith("pixels_sha256")]
+    key = content_key(artifact.spec)
+    if pixels_sha256(pixels) != artifact.record.get(key):
+        return f"the file's {key.partition('_')[0]} were changed after it was made"
+    told = [each for each in differences if not each.startswith(key)]
     if told:
         return "; ".join(told)
     return "same model, layout and versions: this processor rounds differently"

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING
 from generation.console import Parser, real, tell_notes, whole
 from generation.errors import InvalidSpecError, shown
 from generation.geo.location import Location
-from generation.registry import ASSETS, SIMULATED, SIMULATED_NOTE, list_models, places_are_simulated
+from generation.registry import (
+    GALLERY,
+    SIMULATED,
+    SIMULATED_NOTE,
+    list_models,
+    places_are_simulated,
+)
 
 if TYPE_CHECKING:
     from generation.encoders.gallery import Gallery
@@ -20,8 +26,6 @@ if TYPE_CHECKING:
 
 # Annotations that name these are strings: the shape checks of the tests resolve them late.
 
-GALLERY = ASSETS / "gallery-nano"
-"""What is searched unless the person names another."""
 ANSWERS = {
     "text": ("tile", "clip"),
     "audio": ("tile", "caption"),

@@ -162,8 +162,11 @@ class RunSpec:
         defaults = _defaults()
         values = {name: getattr(self, name) for name in defaults}
         kept = {k: v for k, v in values.items() if k not in _LATER or v != defaults[k]}
-        lists = {"views": self.views, "layers": self.layers}
-        return kept | {k: [each.to_dict() for each in v] for k, v in lists.items() if v}
+        if self.views:
+            kept["views"] = [view.to_dict() for view in self.views]
+        if self.layers:
+            kept["layers"] = [layer.to_dict() for layer in self.layers]
+        return kept
 
     @classmethod
     def from_json(cls, text: str) -> "RunSpec":

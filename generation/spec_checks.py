@@ -21,7 +21,7 @@ SATELLITE_WORDS = ("auto", "none", "generated")
 SILENT = "none"
 """The value of ``sound`` that is not the path of a file."""
 _PANORAMA, _SOUNDSCAPE = ("panorama",), ("soundscape",)
-_HAVE_IT = {
+HAVE_IT = {
     **dict.fromkeys(("heading", "views", "far"), _PANORAMA),
     **dict.fromkeys(("satellite_guidance", "views_guidance"), _PANORAMA),
     **dict.fromkeys(("satellite", "satellite_sha256"), _PANORAMA + _SOUNDSCAPE),
@@ -88,7 +88,7 @@ def kind_mistakes(values: Mapping[str, object], defaults: Mapping[str, object]) 
     wrong = [
         f"{name}={shown(values[name])} with kind={shown(values['kind'])} (only a "
         f"{' and a '.join(kinds)} has it: give another kind, or leave it out)"
-        for name, kinds in _HAVE_IT.items()
+        for name, kinds in HAVE_IT.items()
         if values["kind"] not in kinds and values[name] != defaults[name]
     ]
     asked = [
@@ -120,7 +120,9 @@ def _time_mistakes(values: Mapping[str, object]) -> list[str]:
             f"seconds={shown(values['seconds'])} is not allowed (give {MIN_SECONDS:g} to "
             f"{MAX_SECONDS:g})"
         )
-    elif values["loop"] is True and abs(seconds / LOOP_STEP_S - round(seconds / LOOP_STEP_S)) > _TINY:
+    elif (
+        values["loop"] is True and abs(seconds / LOOP_STEP_S - round(seconds / LOOP_STEP_S)) > _TINY
+    ):
         wrong.append(
             f"seconds={seconds:g} with loop=true (give a multiple of {LOOP_STEP_S:g}, for example "
             f"{round(seconds / LOOP_STEP_S) * LOOP_STEP_S:g})"

@@ -3,7 +3,7 @@
 EMBED = 8
 
 
-def make_soundscape_pipeline(seed=0):
+def make_soundscape_pipeline(seed=0, **conditioner_config):
     """Build an untrained pipeline, all of whose inputs matter."""
     import torch
     from diffusers import FlowMatchEulerDiscreteScheduler
@@ -27,10 +27,25 @@ def make_soundscape_pipeline(seed=0):
             "vector_dim": 16,
         }
         unet = build_unet(latent_channels=8, latent_size=(8, 8), sizes=sizes)
-        conditioner = SoundscapeConditioner(EMBED, token_dim=16, vector_dim=16, sound_tokens=2)
+        told = {"embed_dim": EMBED, "token_dim": 16, "vector_dim": 16, "sound_tokens": 2}
+        conditioner = SoundscapeConditioner(**told | conditioner_config)
         for null in (conditioner.null_vector, conditioner.null_tokens):
             torch.nn.init.normal_(null)
         codec = PatchCodec(8, 8, 0.5, channels=1)
         codec.adapt([mel_signal(torch.randn(4, 1, 64, 64) - 6)])
     scheduler = FlowMatchEulerDiscreteScheduler()
     return SoundscapePipeline(unet, conditioner, codec, vocoder, scheduler)
+
+
+def save_soundscape_model(home, seed=0):
+    """Save such a pipeline, which listens with the embedded shared space, below a home folder."""
+    from generation.encoders.sound_encoder import load_sound_encoder
+
+    encoder = load_sound_encoder("sat2sound-nano")
+    pipeline = make_soundscape_pipeline(
+        seed,
+        embed_dim=encoder.space.config["dim"],
+        space=encoder.name,
+        space_sha256=encoder.sha256,
+    )
+    pipeline.save_pretrained(home / "soundscape-nano", half=False)

@@ -6,6 +6,7 @@ Clips of the held-out fold, and every fourth recording of the day, are for measu
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,10 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from generation.console import Progress
+from generation.encoders.heads import Embedding
 from generation.encoders.sound_encoder import SoundEncoder
-from generation.errors import ConfigError
+from generation.errors import ConfigError, MissingFileError
+from generation.geo.mercator import Window
 from generation.media.audio import Mel, Recording, decode_audio, fitted, log_mel
-from training.sound_pairs import Clip, read_clips
+from training.data import TILE, held_blocks
+from training.sound_gallery import VIEW_PX
+from training.sound_pairs import TEST_BLOCKS, Clip, read_clips
 
 GAIN = 2.0
 """Pieces are made louder or softer by up to this factor."""
@@ -117,6 +122,33 @@ def hear(waves: Sequence[Wave], encoder: SoundEncoder, mel: Mel, frames: int, ea
         progress(number, len(waves))
     months, hours = np.array(times, np.float32).T
     return Heard(np.concatenate(mels), torch.cat(embeddings), months, hours)
+
+
+def tiles_seen(encoder: SoundEncoder, tiles: Path, count: int = 512) -> Embedding:
+    """Embed the middles of some tiles to learn from, spread evenly over a folder.
+
+    Raises:
+        MissingFileError: It is no folder of :mod:`training.data`.
+    """
+    absent = [name for name in ("images.npy", "rows.npy") if not (tiles / name).is_file()]
+    if absent:
+        raise MissingFileError(
+            f"{tiles} lacks {', '.join(absent)} (build it: python -m training.data --help)"
+        )
+    rows = np.load(tiles / "rows.npy")
+    learnt = np.flatnonzero(~held_blocks(rows, TEST_BLOCKS))
+    chosen = learnt[np.linspace(0, len(learnt) - 1, min(count, len(learnt))).astype(int)]
+    images = np.load(tiles / "images.npy", mmap_mode="r")
+    start = (TILE - VIEW_PX) // 2
+    middle = slice(start, start + VIEW_PX)
+    gsd = np.array(
+        [
+            Window(zoom, col, row, TILE, TILE).gsd_m
+            for zoom, col, row in rows[chosen, :3].astype(int).tolist()
+        ],
+        np.float32,
+    )
+    return encoder.image(np.stack([images[row, middle, middle] for row in chosen]), gsd)
 
 
 class HeardPieces(Dataset[dict[str, Tensor]]):

@@ -34,7 +34,7 @@ from generation.diffusion.soundscape import KINDS, SoundscapeConditioner
 from generation.diffusion.trunk import build_unet
 from generation.encoders.heads import Embedding, unit
 from generation.encoders.sound_encoder import load_sound_encoder
-from generation.encoders.sound_space import AUDIO
+from generation.encoders.sound_space import AUDIO, IMAGE, TEXT
 from generation.errors import ConfigError
 from generation.media.audio import Mel, log_mel, mel_signal, signal_mel
 from generation.media.vocoder import Vocoder
@@ -43,7 +43,7 @@ from training.data import counted_batches
 from training.losses import energy_distance
 from training.network import UNetConfig
 from training.sound_pairs import SAID
-from training.soundscape_data import HeardPieces, Pieces, hear, read_waves
+from training.soundscape_data import HeardPieces, Pieces, hear, read_waves, tiles_seen
 from training.trainer import LoopConfig, run_recipe
 
 
@@ -69,9 +69,13 @@ class SoundscapeConfig:
     """Pattern of those of one microphone's day."""
     space: str = "sat2sound-nano"
     """The shared space that is listened with."""
+    tiles: Path | None = None
+    """A folder of ``training.data``: images may be asked with once their mean is known."""
     out: Path = Path("runs/soundscape_nano")
     start_from: Path | None = None
     """A weights folder of an earlier run to go on from."""
+    vocoder_from: Path | None = None
+    """A weights folder whose codec and vocoder a new denoiser draws for."""
     stage: Literal["vocoder", "denoiser"] = "denoiser"
     """``vocoder`` fits the codec and learns to turn spectrograms into sound; ``denoiser`` learns to
     draw spectrograms, and leaves the rest as it is."""
@@ -109,9 +113,11 @@ class SoundscapeConfig:
                 f"frames={self.frames} is no length of a piece (give a multiple of "
                 f"network.patch={self.network.patch}, 16 or more)"
             )
-        if self.stage == "denoiser" and self.start_from is None:
+        if self.start_from is not None and self.vocoder_from is not None:
+            raise ConfigError("start_from and vocoder_from both give weights (give one of the two)")
+        if self.stage == "denoiser" and not (self.start_from or self.vocoder_from):
             raise ConfigError(
-                "the denoiser needs a codec and a vocoder (give start_from: the weights of a run "
+                "the denoiser needs a codec and a vocoder (give vocoder_from: the weights of a run "
                 "with stage=vocoder)"
             )
 
@@ -209,6 +215,10 @@ class SoundscapeTask:
             space=cfg.space,
             space_sha256=self.encoder.sha256,
         )
+        if cfg.vocoder_from is not None:
+            codec = load_part(PatchCodec, cfg.vocoder_from / "codec")
+            vocoder = load_part(Vocoder, cfg.vocoder_from / "vocoder")
+            return SoundscapePipeline(unet, conditioner, codec, vocoder, scheduler)
         if cfg.start_from is None:
             return SoundscapePipeline(unet, conditioner, self._fitted(), vocoder, scheduler)
         parts = {name: load_part(part, cfg.start_from / name) for name, part in PARTS.items()}
@@ -239,11 +249,11 @@ class SoundscapeTask:
     def _centre(self, heard: Tensor) -> None:
         """Find the mean direction of each kind of embedding."""
         sentences = [sentence for texts in SAID.values() for sentence in texts]
-        means = {AUDIO: unit(heard).mean(0), "text": unit(self.encoder.text(sentences).vector)}
-        for row, kind in enumerate(KINDS):
-            if kind in means:
-                mean = means[kind]
-                self.pipeline.conditioner.means[row] = mean if mean.ndim == 1 else mean.mean(0)
+        parts = {AUDIO: heard, TEXT: self.encoder.text(sentences).vector}
+        if self.cfg.tiles is not None:
+            parts[IMAGE] = tiles_seen(self.encoder, self.cfg.tiles).vector
+        for kind, vectors in parts.items():
+            self.pipeline.conditioner.means[KINDS.index(kind)] = unit(vectors).mean(0)
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""

@@ -12,7 +12,14 @@ A panorama:
     <stem>.overlay.png      which view and which part of the satellite image was used where
     <stem>.satellite.png    the satellite image it knew, if any
 
-And both:
+A soundscape:
+
+    <stem>.flac, <stem>.wav the sound, the record inside
+    <stem>.spectrogram.png  what it looks like
+    <stem>.layers.json      its sources, a list to edit and give again
+    <stem>.satellite.png    the satellite image it was made for, if any
+
+And all:
 
     <stem>.layout.png       the layout it followed, if any
     <stem>.json             the manifest: record, SHA-256 of each file, timing; written last
@@ -24,10 +31,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
-from generation.errors import InvalidSpecError, MissingFileError, OutputError
+from generation.errors import AudioError, InvalidSpecError, MissingFileError, OutputError
 from generation.media.folder import atomic_write, output_folder
 from generation.media.geotiff import TIFF_MAGICS, geotiff_rgb, geotiff_tags
 from generation.media.gpano import JPEG_MAGIC
@@ -38,6 +42,7 @@ from generation.media.record import (
     FORMAT,
     LAYOUT,
     VOLATILE,
+    Content,
     Rendered,
     Renderer,
     canonical,
@@ -47,6 +52,15 @@ from generation.media.record import (
     pixels_sha256,
 )
 from generation.media.satellite_files import PICTURES
+from generation.media.sound_files import (
+    FLAC,
+    FLAC_MAGIC,
+    WAV,
+    WAV_MAGIC,
+    sound_samples,
+    sound_texts,
+)
+from generation.media.soundscape import LAYERS
 from generation.spec import DEFAULT_MODELS, RunSpec
 
 __all__ = [
@@ -63,20 +77,23 @@ class Artifact:
 
     path: Path
     ending: str
-    """``.png``, ``.tif``, ``.jpg`` or ``.json``."""
+    """``.png``, ``.tif``, ``.jpg``, ``.flac``, ``.wav`` or ``.json``."""
     spec: RunSpec
     record: dict[str, object]
 
-    def pixels(self) -> UInt8[np.ndarray, "height width 3"]:
-        """Decode the picture; for a manifest, the PNG or JPEG that it names."""
+    def pixels(self) -> Content:
+        """Decode the picture or the sound; for a manifest, the PNG, JPEG or FLAC that it names."""
+        path = self.sibling(self.picture) if self.ending == _MANIFEST else self.path
+        if path.suffix in (FLAC, WAV) or self.ending in (FLAC, WAV):
+            return sound_samples(read_bytes(path), str(path))
         if self.ending == ".tif":
             return geotiff_rgb(read_bytes(self.path))
-        return open_rgb(self.sibling(self.picture) if self.ending == _MANIFEST else self.path)
+        return open_rgb(path)
 
     @property
     def picture(self) -> str:
         """The ending of the file that is shown to people."""
-        return PANORAMA if self.spec.kind == "panorama" else PICTURES[0]
+        return {"panorama": PANORAMA, "soundscape": FLAC}.get(self.spec.kind, PICTURES[0])
 
     def sibling(self, ending: str) -> Path:
         """Give the path of another file of the same render."""
@@ -122,7 +139,7 @@ def save_render(render: Rendered, out: Path) -> list[Path]:
 
 
 def read_spec(path: Path) -> RunSpec:
-    """Give the RunSpec that a .png, .tif, .jpg or .json of Terrascape carries.
+    """Give the RunSpec that a .png, .tif, .jpg, .flac, .wav or .json of Terrascape carries.
 
     Raises:
         MissingFileError: There is no such file.
@@ -144,10 +161,11 @@ def read_artifact(path: Path) -> Artifact:
         spec, record = RunSpec.from_json(texts["spec"]), json.loads(texts["record"])
     except KeyError:
         raise InvalidSpecError(
-            f"{path} carries no RunSpec (give a .png, .tif, .jpg or .json that `terrascape "
-            "render` wrote; a picture that was edited, converted or cut off loses what it carries)"
+            f"{path} carries no RunSpec (give a .png, .tif, .jpg, .flac, .wav or .json that "
+            "`terrascape render` wrote; a file that was edited, converted or cut off loses what "
+            "it carries)"
         ) from None
-    except (InvalidSpecError, ValueError, RecursionError) as error:
+    except (InvalidSpecError, AudioError, ValueError, RecursionError) as error:
         raise InvalidSpecError(f"{path}: {error}") from None
     if not isinstance(record, dict) or record.get("spec") != spec.to_dict():
         raise InvalidSpecError(
@@ -204,6 +222,8 @@ def find_done(
     """
     others = []
     for path in sorted(out.glob(f"{stem_of(spec)}*{_MANIFEST}")):
+        if path.name.endswith(LAYERS):
+            continue
         if not (reason := _unlike(path, spec, model_sha256, online=online)):
             return path, []
         others.append(f"{path.name}: {reason}")
@@ -301,6 +321,10 @@ def _texts(data: bytes) -> tuple[str, dict[str, str]]:
     if data.startswith(JPEG_MAGIC):
         texts = panorama_texts(data)
         return ".jpg", {"spec": texts["RunSpec"], "record": texts["Terrascape"]}
+    if data.startswith((FLAC_MAGIC, WAV_MAGIC)):
+        texts = sound_texts(data)
+        ending = FLAC if data.startswith(FLAC_MAGIC) else WAV
+        return ending, {"spec": texts["RunSpec"], "record": texts["Terrascape"]}
     record = _json_object(data).get("record")
     if not isinstance(record, dict):
         raise KeyError("record")
@@ -314,8 +338,8 @@ def _json_object(data: bytes) -> dict[str, object]:
         content = None
     if not isinstance(content, dict):
         raise InvalidSpecError(
-            "the file is neither a PNG nor a TIFF nor a manifest, and no JPEG (give one that "
-            "terrascape wrote)"
+            "the file is neither a PNG nor a TIFF nor a manifest, and no JPEG, FLAC or WAV (give "
+            "one that terrascape wrote)"
         )
     return content
 

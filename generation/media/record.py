@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int16, UInt8
 
 from generation.geo.layout import Layout
 from generation.media.panorama import PanoramaRender
@@ -27,11 +27,19 @@ from generation.media.satellite_files import (
     layout_png,
     satellite_files,
 )
+from generation.media.soundscape import (
+    SoundscapeRender,
+    about_sound,
+    soundscape_endings,
+    soundscape_files,
+)
 from generation.spec import RunSpec
 
 FORMAT = 1
 """Version of the record's form."""
 LAYOUT = ".layout.png"
+Content = UInt8[np.ndarray, "height width 3"] | Int16[np.ndarray, "n channels"]
+"""What a file holds: the pixels of a picture, or the samples of a sound."""
 VOLATILE = ("seconds",)
 """Keys of a render's provenance that differ from run to run."""
 
@@ -44,7 +52,7 @@ class Rendered(Protocol):
 
     @property
     def image(self) -> UInt8[np.ndarray, "height width 3"]:
-        """The picture."""
+        """The picture; of a sound, its spectrogram."""
 
     @property
     def layout(self) -> Layout | None:
@@ -68,6 +76,8 @@ def encode(render: Rendered) -> dict[str, bytes]:
     record = canonical(make_record(render))
     if isinstance(render, PanoramaRender):
         files = panorama_files(render, record)
+    elif isinstance(render, SoundscapeRender):
+        files = soundscape_files(render, record)
     else:
         files = satellite_files(_on_map(render), record)
     if render.layout is not None:
@@ -75,8 +85,10 @@ def encode(render: Rendered) -> dict[str, bytes]:
     return files
 
 
-def as_saved(render: Rendered) -> UInt8[np.ndarray, "height width 3"]:
-    """Give what the picture's file shows, which after JPEG is not quite what was drawn."""
+def as_saved(render: Rendered) -> Content:
+    """Give what the file holds, which after JPEG or 16 bits is not quite what was made."""
+    if isinstance(render, SoundscapeRender):
+        return render.stored()
     return as_jpeg(render.image) if isinstance(render, PanoramaRender) else render.image
 
 
@@ -95,13 +107,16 @@ def make_record(render: Rendered) -> dict[str, object]:
         "format": FORMAT,
         "synthetic": True,
         "spec": render.spec.to_dict(),
-        "pixels_sha256": pixels_sha256(as_saved(render)),
+        content_key(render.spec): pixels_sha256(as_saved(render)),
         "layout": layout,
         "provenance": kept,
     }
     if isinstance(render, PanoramaRender):
-        known = render.satellite
         record |= about_sphere(render)
+    elif isinstance(render, SoundscapeRender):
+        record |= about_sound(render)
+    if isinstance(render, PanoramaRender | SoundscapeRender):
+        known = render.satellite
         record["satellite"] = known if known is None else {"pixels_sha256": pixels_sha256(known)}
     else:
         record |= about_map(_on_map(render))
@@ -109,10 +124,15 @@ def make_record(render: Rendered) -> dict[str, object]:
     return plain
 
 
-def pixels_sha256(rgb: UInt8[np.ndarray, "height width 3"]) -> str:
-    """Give the fingerprint of an image's size and pixels, however it is stored."""
-    height, width = rgb.shape[:2]
-    return hashlib.sha256(b"%d,%d;" % (height, width) + rgb.tobytes()).hexdigest()
+def content_key(spec: RunSpec) -> str:
+    """Name the fingerprint of what the file of a spec holds."""
+    return "samples_sha256" if spec.kind == "soundscape" else "pixels_sha256"
+
+
+def pixels_sha256(content: Content) -> str:
+    """Give the fingerprint of an image's size and pixels, or a sound's, however it is stored."""
+    height, width = content.shape[:2]
+    return hashlib.sha256(b"%d,%d;" % (height, width) + content.tobytes()).hexdigest()
 
 
 def endings(record: object) -> list[str]:
@@ -120,6 +140,8 @@ def endings(record: object) -> list[str]:
     if not isinstance(record, dict):
         return [*PICTURES]
     layout = [LAYOUT] if record.get("layout") is not None else []
+    if "rate_hz" in record:
+        return [*soundscape_endings(record), *layout]
     if "projection" in record:
         return [*panorama_endings(record), *layout]
     return [*PICTURES, *layout]

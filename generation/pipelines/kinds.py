@@ -19,4 +19,8 @@ def renderer_for(kind: str) -> Renderer:
         from generation.pipelines.panorama_render import render as render_panorama
 
         return render_panorama
+    if kind == "soundscape":
+        from generation.pipelines.soundscape_render import render as render_soundscape
+
+        return render_soundscape
     raise InvalidSpecError(f"kind={shown(kind)} is unknown (give {' or '.join(KINDS)})")

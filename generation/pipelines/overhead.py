@@ -1,4 +1,4 @@
-"""The satellite image that a panorama is given: out of a file, or drawn for the occasion.
+"""The satellite image that a panorama or a soundscape is given: a file's, or one drawn for it.
 
 The model of panoramas was trained on images of 256 px at zoom 8 whose middle is the place itself,
 so whatever there is gets cut around it, between pixels if need be.
@@ -18,6 +18,7 @@ from generation.geo.location import Location
 from generation.geo.mercator import Window, gsd_m, to_px, world_px
 from generation.pipelines.panorama import OnStep
 from generation.spec import DEFAULT_MODELS, SATELLITE_WORDS, RunSpec
+from generation.spec_checks import HAVE_IT
 
 SIDE_PX = 256
 """Side of the image that a model of panoramas is given."""
@@ -44,7 +45,7 @@ class Overhead:
 
 
 def is_drawn(spec: RunSpec) -> bool:
-    """Tell whether a panorama's spec asks for a satellite image that is drawn for it."""
+    """Tell whether a spec asks for a satellite image that is drawn for it."""
     if spec.satellite != "auto":
         return spec.satellite == "generated"
     try:
@@ -61,7 +62,7 @@ def overhead_of(
     cancelled: Callable[[], bool] | None = None,
     online: bool = False,
 ) -> Overhead:
-    """Give the satellite image that a panorama's spec asks for.
+    """Give the satellite image that the spec of a panorama or a soundscape asks for.
 
     Args:
         spec: What is drawn.
@@ -90,11 +91,13 @@ def reach_km(lat: float) -> float:
 
 
 def satellite_spec(spec: RunSpec, place: Location, size_px: int = DRAWN_PX) -> RunSpec:
-    """Describe the satellite image that is drawn for a panorama's spec around a place."""
+    """Describe the satellite image that is drawn for another kind's spec around a place.
+
+    The sound of a panorama is one of its place, that of a soundscape is what is made.
+    """
     plain = RunSpec(lat=spec.lat, lon=spec.lon)
-    only_panoramas = ("heading", "views", "satellite", "satellite_sha256", "far")
-    scales = ("satellite_guidance", "views_guidance")
-    reset = {name: getattr(plain, name) for name in (*only_panoramas, *scales)}
+    sound = ("sound", "sound_sha256", "sound_text") if spec.kind == "soundscape" else ()
+    reset = {name: getattr(plain, name) for name in (*HAVE_IT, *sound)}
     drawn = {"kind": "satellite", "model": PAINTER, "size": size_px, "zoom": ZOOM}
     return replace(spec, **reset, **drawn, lat=place.lat, lon=place.lon)  # type: ignore[arg-type]
 

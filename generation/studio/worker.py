@@ -20,7 +20,7 @@ from generation.geo.mercator import Window
 from generation.geo.sources import LayoutSource, OnlineSource, cache_folder
 from generation.media.artifact import Rendered, save_render
 from generation.media.folder import output_folder
-from generation.search import GALLERY
+from generation.registry import GALLERY
 from generation.spec import RunSpec
 
 LOOK_S = 0.25

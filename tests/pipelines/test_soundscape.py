@@ -5,9 +5,11 @@ import pytest
 import torch
 from tiny_soundscape import EMBED, make_soundscape_pipeline
 
-from generation.encoders.heads import Embedding
+from generation.encoders.heads import Embedding, unit
+from generation.diffusion.noise import position_noise
 from generation.errors import CancelledError, ConfigError, InvalidSpecError, MissingFileError
-from generation.pipelines.soundscape import SoundscapePipeline
+from generation.media.audio import signal_mel
+from generation.pipelines.soundscape import WHITE_LEVEL, SoundscapePipeline
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def test_whatever_is_told_is_heard(other):
 def test_midnight_is_midnight_and_december_is_next_to_january(pipeline):
     day = made(pipeline, hour=0.0)
     np.testing.assert_allclose(made(pipeline, hour=24.0), day, atol=1e-4)
-    first, last, summer = (pipeline._condition(asked(), "audio", m, None) for m in (1, 12, 7))
+    first, last, summer = (pipeline._condition(unit(asked().vector), m, None, keep=True) for m in (1, 12, 7))
     near, far = ((each.tokens - first.tokens).norm() for each in (last, summer))
     assert near < far
 
@@ -95,3 +97,38 @@ def test_each_mistake_is_told(pipeline):
             made(pipeline, **mistake)
     with pytest.raises(ConfigError, match="smell"):
         made(pipeline, kind="smell")
+
+
+def jump(sound):
+    """Give the step from the last sample to the first as a share of the largest step inside."""
+    inside = abs(np.diff(sound)).max()
+    return abs(sound[0] - sound[-1]) / inside
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.32, 0.37, 1.0])
+def test_the_end_of_a_loop_goes_over_into_its_beginning(pipeline, seconds):
+    loop = made(pipeline, seconds=seconds, loop=True)[0]
+    assert len(loop) == round(seconds * pipeline.rate)
+    assert jump(loop) <= 1
+
+
+@torch.no_grad()
+def test_a_loop_is_voiced_as_if_it_had_no_end(pipeline):
+    hop = pipeline.vocoder.mel.hop
+    latents = torch.randn(1, pipeline.codec.config["latent_channels"], 8, 5)
+    once = pipeline.sounds(latents, [3], frames=40)[0]
+    mel = signal_mel(pipeline.codec.decode(latents)[:, 0]).repeat(1, 1, 3)
+    white = position_noise(3, WHITE_LEVEL, range(1), range(40 * hop), 1)[0, 0].repeat(1, 3)
+    thrice = pipeline._voiced(torch.cat([mel, mel[..., :1]], 2), white)[0]
+    np.testing.assert_allclose(once, thrice[40 * hop : 80 * hop], atol=1e-5)
+
+
+def test_a_loop_of_half_a_column_is_refused(pipeline):
+    with pytest.raises(InvalidSpecError, match=r"multiple of 0\.01"):
+        made(pipeline, seconds=0.305, loop=True)
+
+
+def test_a_long_sound_is_voiced_in_stretches_that_do_not_show(pipeline, monkeypatch):
+    whole = made(pipeline, seconds=1.5)
+    monkeypatch.setattr("generation.pipelines.soundscape._CHUNK", 40)
+    np.testing.assert_allclose(made(pipeline, seconds=1.5), whole, atol=1e-5)

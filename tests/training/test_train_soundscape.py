@@ -23,6 +23,7 @@ from training.train_soundscape import main as train
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = [
+    "tiles=null",
     "network.block_out_channels=[16, 32]",
     "network.attention_head_dim=[1, 2]",
     "network.norm_num_groups=8",
@@ -74,8 +75,8 @@ def run(clips, *words):
 
 def test_both_stages_leave_a_pipeline_and_the_second_keeps_the_vocoder(clips, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
-    run(clips, "stage=vocoder", "start_from=null", f"out={first}")
-    run(clips, f"start_from={first / 'weights'}", f"out={second}", "loop.panel_every=2")
+    run(clips, "stage=vocoder", "vocoder_from=null", f"out={first}")
+    run(clips, f"vocoder_from={first / 'weights'}", f"out={second}", "loop.panel_every=2")
     one, other = (SoundscapePipeline.from_pretrained(f / "weights") for f in (first, second))
     for part in ("vocoder", "codec"):
         theirs = getattr(one, part).state_dict()
@@ -122,12 +123,13 @@ def test_spectrograms_as_signals_come_back():
 
 
 def test_other_weights_of_the_space_are_refused(clips, tmp_path):
-    run(clips, "stage=vocoder", "start_from=null", f"out={tmp_path / 'first'}")
+    run(clips, "stage=vocoder", "vocoder_from=null", f"out={tmp_path / 'first'}")
     config = tmp_path / "first/weights/conditioner/config.json"
     told = json.loads(config.read_text()) | {"space_sha256": "0" * 64}
     config.write_text(json.dumps(told))
     with pytest.raises(SystemExit) as stopped:
-        run(clips, f"start_from={tmp_path / 'first/weights'}", f"out={tmp_path / 'second'}")
+        given = f"start_from={tmp_path / 'first/weights'}"
+        run(clips, "vocoder_from=null", given, f"out={tmp_path / 'second'}")
     assert stopped.value.code == 2
 
 
@@ -137,7 +139,7 @@ def test_other_weights_of_the_space_are_refused(clips, tmp_path):
         ({"drop_sound": 2.0}, "drop_sound=2.0"),
         ({"blur": -1.0}, "blur=-1.0"),
         ({"frames": 30}, "frames=30"),
-        ({"stage": "denoiser"}, "give start_from"),
+        ({"stage": "denoiser"}, "give vocoder_from"),
     ],
 )
 def test_each_mistake_of_a_configuration_is_told(given, told):
