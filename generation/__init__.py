@@ -46,6 +46,10 @@ def load(name: str = "satellite-nano") -> Any:  # noqa: ANN401 - one pipeline cl
         from generation.pipelines.panorama_sd import load_mixed_view
 
         return load_mixed_view(card.name)
+    if card.kind == "soundscape":
+        from generation.pipelines.sound_maker import sound_maker
+
+        return sound_maker(card.name)
     folder = locate(name)
     if card.kind == "panorama":
         from generation.pipelines.panorama import PanoramaPipeline

@@ -17,7 +17,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from generation.cli_render import add_render
+from generation.cli_render import add_postcard, add_render
 from generation.console import (
     DONE,
     OURS,
@@ -68,6 +68,7 @@ def build_parser(words: list[str]) -> Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
     for add in (
         add_render,
+        add_postcard,
         _add_replay,
         _add_batch,
         _add_convert,
@@ -160,7 +161,7 @@ def _add_convert(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="turn a foreign checkpoint into safetensors",
         description="Turn a foreign checkpoint into safetensors; conversion.json names each key.",
     )
-    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm or sat2sound"
+    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm, sat2sound or audioldm"
     parser.add_argument("kind", help=known)
     parser.add_argument("file", type=Path, help="the foreign file; it is never unpickled freely")
     parser.add_argument("--out", type=Path, required=True, help="a folder without weights")

@@ -53,6 +53,53 @@ def add_render(commands: "argparse._SubParsersAction[Parser]") -> None:
     _add_soundscape(kinds)
 
 
+def add_postcard(commands: "argparse._SubParsersAction[Parser]") -> None:
+    """Declare the command."""
+    parser = commands.add_parser(
+        "postcard",
+        help="a place from above, all around and to be heard",
+        description=(
+            "Draw a satellite image of a place, from it a panorama and a soundscape, and write a "
+            "page that shows all three."
+        ),
+    )
+    add = parser.add_argument
+    add("--lat", type=real, required=True, help="degrees north")
+    add("--lon", type=real, required=True, help="degrees east")
+    add(
+        "--heading", type=real, default=0.0, metavar="DEG", help="where the panorama's middle looks"
+    )
+    add("--month", type=whole, metavar="N", help="1 to 12")
+    add("--hour", type=real, metavar="N", help="local time, 0 to below 24")
+    add("--prompt", default="", help="what the satellite image should look like")
+    add("--layout", default="auto", help="what it follows: auto, none, or the path of a map file")
+    add("--caption", help="what is heard there; without it, what fits the satellite image")
+    add("--loop", action="store_true", help="let the sound's end go over into its beginning")
+    numbers = {name: _SOUNDSCAPE_NUMBERS[name] for name in ("seconds", "seed", "steps")}
+    _add_numbers(parser, numbers)
+    add("--online", action="store_true", help="let the layout come from Overpass")
+    add("--out", type=Path, default=Path("outputs"), help="folder of the results")
+    add("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_postcard)
+
+
+def _postcard(args: argparse.Namespace) -> None:
+    from generation.pipelines.postcard import make_postcard
+
+    fields = {name: getattr(args, name) for name in _DEFAULTS if hasattr(args, name)}
+    done = make_postcard(
+        {**fields, "sound_text": _caption(args)},
+        args.out,
+        on_step=Progress("step"),
+        online=args.online,
+    )
+    tell_notes(done.notes)
+    if args.json:
+        print_json({"page": str(done.page), "files": [str(path) for path in done.files]})
+    else:
+        print(*done.files, sep="\n")
+
+
 def _add_satellite(kinds: "argparse._SubParsersAction[Parser]") -> None:
     parser = kinds.add_parser(
         "satellite", help="a satellite image", description="Draw a georeferenced satellite image."
@@ -155,6 +202,7 @@ def _add_soundscape(kinds: "argparse._SubParsersAction[Parser]") -> None:
         metavar="FILE",
         help="a .layers.json that a soundscape came with, as it is or edited",
     )
+    add("--captioner", default="", metavar="NAME", help="a model that writes the caption: llava")
     add("--loop", action="store_true", help="let its end go over into its beginning")
     add(
         "--satellite",
@@ -216,15 +264,18 @@ def _render_one(spec: RunSpec, args: argparse.Namespace, needed_bytes: int) -> N
 
 
 def _render_soundscape(args: argparse.Namespace) -> None:
+    asked = {"kind": "soundscape", "sound": args.audio_like, "sound_text": _caption(args)}
+    layers = () if args.layers is None else layers_of(args.layers)
+    spec = RunSpec.from_dict({**_fields(args), **asked, "layers": layers})
+    _render_one(spec, args, round(400_000 * spec.seconds) + _ROOM_BYTES)
+
+
+def _caption(args: argparse.Namespace) -> str:
     if args.caption is not None and not args.caption.strip():
         raise InvalidSpecError(
             f"--caption {args.caption!r} says nothing (say what is heard, or leave it out)"
         )
-    caption = args.caption or ""
-    asked = {"kind": "soundscape", "sound": args.audio_like, "sound_text": caption}
-    layers = () if args.layers is None else layers_of(args.layers)
-    spec = RunSpec.from_dict({**_fields(args), **asked, "layers": layers})
-    _render_one(spec, args, round(400_000 * spec.seconds) + _ROOM_BYTES)
+    return args.caption or ""
 
 
 def layers_of(path: Path) -> list[object]:

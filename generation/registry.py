@@ -61,6 +61,8 @@ class ModelCard:
     """Optional dependency groups that it needs."""
     checkpoint: str = ""
     """Where the foreign checkpoint is published that ``terrascape convert`` makes it of."""
+    files: tuple[str, ...] = ()
+    """Patterns of what else its repository is asked for, beside what every pipeline needs."""
     recipe: str = ""
     """The command that trains it, of models that nobody publishes."""
     reads_prompt: bool = True
@@ -254,6 +256,7 @@ _CARDS = (
         local="llava",
         hub=("llava-hf/llava-1.5-7b-hf",),
         licence="Llama 2 Community License",
+        files=("*.json", "model-*.safetensors"),
     ),
 )
 _BY_NAME = {card.name: card for card in _CARDS}

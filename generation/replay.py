@@ -22,7 +22,7 @@ from generation.media.record import (
     make_record,
     pixels_sha256,
 )
-from generation.spec import RunSpec
+from generation.spec import LayerSpec, RunSpec
 
 MAX_THREADS = 256
 CLOSE_DB = {np.dtype(np.uint8): 30.0, np.dtype(np.int16): 50.0}
@@ -68,7 +68,7 @@ def render_again(artifact: Artifact, renderer: Renderer, **options: object) -> R
     saved = _saved_layout(artifact, spec)
     with _recorded_threads(artifact):
         if saved is None:
-            return dataclasses.replace(renderer(spec, **options), spec=artifact.spec)
+            return _as_described(renderer(spec, **options), artifact.spec)
         spec = dataclasses.replace(spec, layout=str(saved), layout_sha256=None).pinned()
         return _as_recorded(renderer(spec, **options), artifact)
 
@@ -210,6 +210,16 @@ def _saved_layout(artifact: Artifact, spec: RunSpec) -> Path | None:
             "it is missing or changed as well (put one of them back)"
         )
     return saved
+
+
+def _as_described(render: Rendered, spec: RunSpec) -> Rendered:
+    """Tell a render as one of the files that its spec names, wherever they lie now."""
+    told: dict[str, object] = {"spec": spec}
+    if spec.kind == "soundscape" and spec.layers:
+        told["layers"] = spec.layers
+    elif spec.kind == "soundscape" and spec.sound_path is not None:
+        told["layers"] = (LayerSpec(file=spec.sound, sha256=spec.sound_sha256),)
+    return dataclasses.replace(render, **told)
 
 
 def _as_recorded(render: Rendered, artifact: Artifact) -> Rendered:

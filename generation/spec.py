@@ -44,7 +44,7 @@ _LATER = (
     *("sound", "sound_sha256", "sound_text", "sound_guidance", "sound_model"),
     *("heading", "views", "satellite", "satellite_sha256"),
     *("satellite_guidance", "views_guidance", "far"),
-    *("seconds", "month", "hour", "loop", "layers", "candidates"),
+    *("seconds", "month", "hour", "loop", "layers", "candidates", "captioner"),
 )
 """Fields that specs of before do not have. While they say nothing they are not written, so that
 such a spec keeps its fingerprint."""
@@ -136,6 +136,9 @@ class RunSpec:
     """Its sources, at most ``MAX_LAYERS``; without any, what is known of the place decides."""
     candidates: int = 1
     """Of so many sounds for each source, the one is kept that fits best."""
+    captioner: str = ""
+    """What writes the caption of a place, of ``generation.list_models("captioner")``; without one,
+    captions are retrieved."""
 
     def __post_init__(self) -> None:
         self.validate()

@@ -25,7 +25,8 @@ HAVE_IT = {
     **dict.fromkeys(("heading", "views", "far"), _PANORAMA),
     **dict.fromkeys(("satellite_guidance", "views_guidance"), _PANORAMA),
     **dict.fromkeys(("satellite", "satellite_sha256"), _PANORAMA + _SOUNDSCAPE),
-    **dict.fromkeys(("seconds", "month", "hour", "loop", "layers", "candidates"), _SOUNDSCAPE),
+    **dict.fromkeys(("seconds", "month", "hour", "loop"), _SOUNDSCAPE),
+    **dict.fromkeys(("layers", "candidates", "captioner"), _SOUNDSCAPE),
 }
 """Fields that say nothing of other kinds than these."""
 MIN_SECONDS, MAX_SECONDS = 0.1, 600.0
@@ -67,6 +68,7 @@ def field_mistakes(values: Mapping[str, object]) -> list[str]:
         *_name_mistakes(values),
         *text_mistakes("prompt", values["prompt"]),
         *text_mistakes("sound_text", values["sound_text"]),
+        *text_mistakes("captioner", values["captioner"]),
         *_layout_mistakes(values["layout"], values["layout_sha256"]),
         *_sound_mistakes(values["sound"], values["sound_sha256"], values["sound_text"]),
         *_satellite_mistakes(values["satellite"], values["satellite_sha256"]),
@@ -86,8 +88,8 @@ def kind_mistakes(values: Mapping[str, object], defaults: Mapping[str, object]) 
     if values["kind"] not in KINDS:
         return []
     wrong = [
-        f"{name}={shown(values[name])} with kind={shown(values['kind'])} (only a "
-        f"{' and a '.join(kinds)} has it: give another kind, or leave it out)"
+        f"{name}={shown(values[name])} with kind={shown(values['kind'])} (give "
+        f"{' or '.join(f'kind={kind!r}' for kind in kinds)}, or leave it out)"
         for name, kinds in HAVE_IT.items()
         if values["kind"] not in kinds and values[name] != defaults[name]
     ]
@@ -97,9 +99,13 @@ def kind_mistakes(values: Mapping[str, object], defaults: Mapping[str, object]) 
             ("sound", values["sound"] != SILENT),
             ("sound_text", bool(str(values["sound_text"]).strip())),
         )
-        if given and values["layers"]
+        if given
     ]
-    return [*wrong, *(f"{name} and layers are given (give one of the two)" for name in asked)]
+    asked += ["layers"] if values["layers"] else []
+    asked += ["captioner"] if values["captioner"] else []
+    if len(asked) > 1 and ("layers" in asked or "captioner" in asked):
+        wrong.append(f"{' and '.join(asked)} are given (give one of them)")
+    return wrong
 
 
 def heading_mistakes(name: str, value: object) -> list[str]:

@@ -5,111 +5,29 @@
 ``--images`` is a folder of pictures or a manifest of pairs (``.jsonl``); the result is a manifest
 whose lines keep what they had and gain a prompt. A run that was stopped goes on where it was: what
 stands in the output is not asked again. The model wants a GPU of 16 GB; weights come from a folder,
-or with --online from the Hub.
+from below TERRASCAPE_HOME, or with --online from the Hub.
 """
 
 import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 
-from generation.checkpoint import load_safetensors
 from generation.console import Parser, Progress, guarded, whole
-from generation.errors import (
-    ConfigError,
-    InvalidSpecError,
-    MissingFileError,
-    NetworkError,
-    OutputError,
-    WeightsError,
-)
+from generation.encoders.captioner import load_captioner
+from generation.errors import ConfigError, InvalidSpecError, MissingFileError, OutputError
 from generation.media.image import open_rgb
 
-MODEL = "llava-hf/llava-1.5-7b-hf"
+MODEL = "llava"
 QUESTION = "Describe the contents of the image"
 MAX_NEW_TOKENS = 76
 _PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
-
-
-@dataclass(frozen=True)
-class Captioner:
-    """A LLaVA and its processor."""
-
-    processor: Any
-    model: Any
-
-    @torch.no_grad()
-    def __call__(
-        self,
-        rgb: UInt8[np.ndarray, "height width 3"],
-        *,
-        question: str = QUESTION,
-        max_new_tokens: int = MAX_NEW_TOKENS,
-    ) -> str:
-        """Describe a picture; the most likely answer, so equal pictures get equal captions."""
-        from PIL import Image
-
-        inputs = self.processor(
-            images=Image.fromarray(rgb),
-            text=f"USER: <image>\n{question}\nASSISTANT:",
-            return_tensors="pt",
-        ).to(self.model.device, self.model.dtype)
-        told = self.model.generate(**inputs, max_new_tokens=max_new_tokens, do_sample=False)
-        answer = told[:, inputs["input_ids"].shape[1] :]
-        text: str = self.processor.batch_decode(answer, skip_special_tokens=True)[0]
-        return " ".join(text.split())
-
-
-def load_captioner(source: str, *, online: bool = False) -> Captioner:
-    """Load a LLaVA.
-
-    Args:
-        source: A folder, or a name on the Hub.
-        online: Whether the Hub may be asked; without it, what was fetched before is used.
-
-    Raises:
-        MissingFileError: The weights are not on this machine.
-        NetworkError: The Hub was asked and they could not be had.
-        WeightsError: A file of the folder is damaged, or it is another model.
-    """
-    from transformers import AutoProcessor, LlavaForConditionalGeneration
-
-    folder, gpu = Path(source), torch.cuda.is_available()
-    local = folder.is_dir()
-    for file in sorted(folder.glob("*.safetensors")) if local else ():
-        load_safetensors(file)  # whole, finite, and no pickle
-    options = {"local_files_only": local or not online}
-    try:
-        return Captioner(
-            AutoProcessor.from_pretrained(source, **options),
-            LlavaForConditionalGeneration.from_pretrained(
-                source,
-                use_safetensors=True,
-                dtype=torch.float16 if gpu else torch.float32,
-                **options,
-            )
-            .to("cuda" if gpu else "cpu")
-            .eval(),
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        reason = " ".join(str(error).split())[:160]
-        if local:
-            raise WeightsError(
-                f"{folder} is no whole LLaVA: {reason} (download it again)"
-            ) from error
-        if online:
-            raise NetworkError(f"{source} could not be downloaded: {reason} (try later)") from error
-        raise MissingFileError(
-            f"no weights of {source} on this machine (download {MODEL}, about 14 GB, into a folder "
-            "and give it as --model; or allow the Hub with --online)"
-        ) from error
 
 
 def read_requests(images: Path) -> list[dict[str, Any]]:
@@ -161,7 +79,7 @@ def caption_all(
     """Describe every picture that the output lacks, a whole line at a time.
 
     Args:
-        describe: Picture to caption, such as a ``Captioner``.
+        describe: Picture to caption, such as a ``Captioner`` with a question.
         requests: What :func:`read_requests` gave.
         images: What it was given.
         out: The manifest to write to the end of.
@@ -215,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         parser.add_argument("--images", type=Path, required=True, help="a folder or a manifest")
         parser.add_argument("--out", type=Path, required=True, help="the manifest to write")
-        parser.add_argument("--model", default=MODEL, help="a folder, or a name on the Hub")
+        parser.add_argument("--model", default=MODEL, help="a folder, or a registered name")
         parser.add_argument("--online", action="store_true", help="allow the Hub")
         parser.add_argument("--limit", type=whole, help="describe the first N only")
         args = parser.parse_args(words)
@@ -224,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if all(row["image"] in told for row in requests):
             return 0
         captioner = load_captioner(args.model, online=args.online)
-        return 2 if caption_all(captioner, requests, args.images, args.out) else 0
+        describe = partial(captioner, question=QUESTION, max_new_tokens=MAX_NEW_TOKENS)
+        return 2 if caption_all(describe, requests, args.images, args.out) else 0
 
     return guarded("training.caption_vlm", work)
 

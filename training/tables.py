@@ -287,6 +287,41 @@ def panorama(report: Mapping[str, Any]) -> str:
     )
 
 
+_SOUNDSCAPE_SCORES = (
+    ("named right by the tagger", "accuracy"),
+    ("kernel distance, tagger's features (lower is better)", "kad_tagger"),
+    ("kernel distance, shared space (lower is better)", "kad_shared"),
+    ("kind found again in the shared space", "kind_recall_at_1"),
+)
+
+
+def soundscape(report: Mapping[str, Any]) -> str:
+    """Make the table of ``terrascape evaluate soundscape``, each score beside its controls."""
+    values = {**report["controls"], **report["metrics"]}
+
+    def shown(key: str) -> str:
+        return f"{values[key]:.2f}" if values.get(key) is not None else ""
+
+    columns = {
+        "model, like a recording": "from_recording/{score}",
+        "model, from a caption": "from_caption/{score}",
+        "real, held out": "{score}_real",
+        "the same through codec and vocoder": "{score}_vocoded",
+        "nearest copy of what was learnt from": "from_caption/{score}_copy",
+        "asked for another kind": "from_caption/{score}_shuffled",
+        "noise": "{score}_noise",
+    }
+    rows = [
+        (label, *(shown(key.format(score=score)) for key in columns.values()))
+        for label, score in _SOUNDSCAPE_SCORES
+    ]
+    data = report["data"]
+    return _rows(("score", *columns), rows) + (
+        f"\nOn {data['held_out']} held-out recordings; the tagger is a network of its own that "
+        f"learns from the\n{data['learnt']} others.\n"
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -305,6 +340,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
     "sound": sound,
     "steering": steering,
     "panorama": panorama,
+    "soundscape": soundscape,
 }
 
 

@@ -7,6 +7,7 @@
 ``geoclap``     a GeoCLAP .ckpt: images, sounds and sentences in one space
 ``psm``         a PSM .ckpt, with Gaussians or points, with metadata or without
 ``sat2sound``   a Sat2Sound .ckpt, with metadata or without
+``audioldm``    an AudioLDM .ckpt: all its parts but the tokenizer, in diffusers' layout
 
 Whatever is not converted is named in ``conversion.json`` with the reason, and a key that belongs
 to the converted part but has no place in it is an error.
@@ -17,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from generation.checkpoint import sha256_file
+from generation.convert.audioldm import convert_audioldm
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
@@ -28,6 +30,7 @@ from generation.foreign_checkpoint import read_foreign, read_hyper_parameters
 __all__ = ["Conversion", "convert", "kinds"]
 
 _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
+    "audioldm": convert_audioldm,
     "controlnet": convert_controlnet,
     "coordnet": convert_coordnet,
     "geoclip": convert_geoclip,

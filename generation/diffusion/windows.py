@@ -31,3 +31,23 @@ def circular_windows(
     inside = torch.arange(width) + 0.5
     weight = torch.minimum(inside, width - inside).div(slope).clamp(max=1.0)
     return index, weight.expand(count, width)
+
+
+def joined(
+    answers: Float[Tensor, "windows *batch width"],
+    index: Int[Tensor, "windows width"],
+    weight: Float[Tensor, "windows width"],
+    columns: int,
+) -> Float[Tensor, "*batch columns"]:
+    """Give the weighted mean of the windows' answers in every column of the circle.
+
+    Args:
+        answers: What each window says of the columns that it sees.
+        index: What :func:`circular_windows` gives.
+        weight: The same.
+        columns: Columns of the circle.
+    """
+    sums = answers.new_zeros(*answers.shape[1:-1], columns)
+    for answer, where, counts in zip(answers, index, weight, strict=True):
+        sums.index_add_(-1, where, answer * counts)
+    return sums / weight.new_zeros(columns).index_add(0, index.flatten(), weight.flatten())

@@ -65,7 +65,8 @@ from generation.spec import DEFAULT_MODELS, RunSpec
 
 __all__ = [
     "Artifact", "Rendered", "Renderer", "encode", "find_done", "make_record", "manifest_mistakes",
-    "pixels_sha256", "read_artifact", "read_spec", "save_render", "stem_of",
+    "pixels_sha256", "read_artifact", "read_spec", "save_render", "stem",
+    "stem_of",
 ]  # fmt: skip
 
 _MANIFEST = ".json"
@@ -232,9 +233,14 @@ def find_done(
 
 def stem_of(spec: RunSpec) -> str:
     """Name a render by its kind, place and the fingerprint of its spec."""
+    return stem(spec.kind, spec, spec.sha256())
+
+
+def stem(kind: str, spec: RunSpec, sha256: str) -> str:
+    """Name what was made of a place."""
     lat = f"{abs(spec.lat):.3f}{'S' if spec.lat < 0 else 'N'}"
     lon = f"{abs(spec.lon):.3f}{'W' if spec.lon < 0 else 'E'}"
-    return f"{spec.kind}_{lat}_{lon}_{spec.sha256()[:12]}"
+    return f"{kind}_{lat}_{lon}_{sha256[:12]}"
 
 
 def _unlike(path: Path, spec: RunSpec, model_sha256: Callable[[str], str], *, online: bool) -> str:

@@ -20,7 +20,8 @@ from generation.diffusion.soundscape import (
     SoundscapeConditioner,
     SoundscapeDenoiser,
 )
-from generation.diffusion.windows import circular_windows
+from generation.diffusion.windows import circular_windows, joined
+from generation.encoders.gallery import Gallery
 from generation.encoders.heads import Embedding
 from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder
 from generation.encoders.sound_space import AUDIO, TEXT
@@ -29,6 +30,7 @@ from generation.media.audio import signal_mel
 from generation.media.vocoder import Vocoder
 from generation.pipelines.sound_maker import Cancelled, OnStep, SoundAsk
 from generation.pipelines.whole import load_parts, save_whole, stamped
+from generation.registry import GALLERY
 
 PARTS = {
     "unet": UNet2DConditionModel,
@@ -38,6 +40,9 @@ PARTS = {
 }
 NOISE_LEVEL, WHITE_LEVEL = 2000, 2001
 """Tell the noise of sounds, and the white noise that is coloured, from that of images."""
+_KNOWN = 0.9
+"""Likeness to a caption from which the words for a sound are known: paraphrases reach 0.97, other
+sounds at most 0.85."""
 _OVERLAP = 0.25
 """Of two neighbouring windows, the share that both of them decide."""
 _AT_ONCE = 32
@@ -92,10 +97,23 @@ class SoundscapePipeline:
         return pipeline
 
     def unread(
-        self, _asks: Sequence[SoundAsk], _month: int | None, _hour: float | None
+        self, asks: Sequence[SoundAsk], _month: int | None, _hour: float | None
     ) -> list[str]:
-        """Say what is asked for and not heeded: nothing."""
-        return []
+        """Say which words are none of those it knows sounds for, and what it takes them for.
+
+        Known are the captions of the embedded gallery, and what the shared space takes for one.
+        """
+        encoder = self.encoder()
+        gallery = Gallery.open(str(GALLERY), encoder.sha256)
+        notes = []
+        for text in dict.fromkeys(ask.text for ask in asks if ask.text):
+            (nearest,) = gallery.search(encoder.text([text]), 1, kinds=("caption",))
+            if nearest.score < _KNOWN:
+                notes.append(
+                    f"{text!r} is no sound that it knows; the nearest is {nearest.title!r} "
+                    f"(likeness {nearest.score:.2f}, {_KNOWN:g} is needed)"
+                )
+        return notes
 
     def make(  # noqa: PLR0913 - all that a sound may be asked for with
         self,
@@ -291,12 +309,8 @@ class SoundscapePipeline:
                 seen.split(_AT_ONCE), tokens.split(_AT_ONCE), vector.split(_AT_ONCE), strict=True
             )
         ]
-        answers = torch.cat(parts).unflatten(0, (half, count, batch)) * weight[:, None, None, None]
-        sums = torch.zeros_like(x).expand(half, *x.shape).clone()
-        total = torch.zeros(x.shape[3]).to(x).index_add(0, index.flatten(), weight.flatten())
-        for number in range(count):
-            sums.index_add_(4, index[number], answers[:, number])
-        return list(sums / total)
+        answers = torch.cat(parts).unflatten(0, (half, count, batch)).movedim(1, 0)
+        return list(joined(answers, index, weight, x.shape[3]))
 
     @torch.no_grad()
     def sounds(

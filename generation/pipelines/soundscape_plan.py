@@ -52,17 +52,25 @@ class Plan:
     """The place in the shared space, where there is an image of it."""
 
 
-def plan_of(spec: RunSpec, ground: Overhead, encoder: SoundEncoder) -> Plan:
+def plan_of(
+    spec: RunSpec, ground: Overhead, encoder: SoundEncoder, *, online: bool = False
+) -> Plan:
     """Decide the sources of a soundscape.
 
     Layers are taken as they are given; a sentence is split into its sources; without either, the
     captions that are most like the satellite image at this place, month and hour are retrieved,
-    those that speak of one source once.
+    those that speak of one source once; or a captioner writes one.
+
+    Args:
+        spec: What is to be heard.
+        ground: The satellite image, if any.
+        encoder: The shared space.
+        online: Whether a captioner's weights may be fetched from the Hub.
 
     Raises:
         InvalidSpecError: Nothing is given and there is no image of the place.
     """
-    place = embedding_of(spec, ground, encoder)
+    place, origin = embedding_of(spec, ground, encoder), "given"
     if spec.layers:
         layers = spec.layers
     elif spec.sound != SILENT:
@@ -74,11 +82,14 @@ def plan_of(spec: RunSpec, ground: Overhead, encoder: SoundEncoder) -> Plan:
             "nothing says what is heard: no caption, no layers, no recording, and no satellite "
             "image (give one of them)"
         )
+    elif spec.captioner:
+        layers = spread([(text, 0.0) for text in split(_written(spec, ground, online=online))])
+        origin = "written"
     else:
         return _found(place, encoder)
     told = [layer.text for layer in layers if layer.text]
     scores = _likeness(encoder, told, place)
-    captions = [Caption(text=t, origin="given", score=s) for t, s in zip(told, scores, strict=True)]
+    captions = [Caption(text=t, origin=origin, score=s) for t, s in zip(told, scores, strict=True)]
     return Plan(layers=layers, captions=tuple(captions), place=place)
 
 
@@ -143,6 +154,23 @@ def _found(place: Embedding, encoder: SoundEncoder) -> Plan:
         for n in chosen
     ]
     return Plan(layers=spread(sources), captions=tuple(captions), place=place)
+
+
+def _written(spec: RunSpec, ground: Overhead, *, online: bool) -> str:
+    """Let a model write what could be heard in the satellite image.
+
+    Raises:
+        InvalidSpecError: It wrote nothing, or is no captioner.
+    """
+    from generation.encoders.captioner import load_captioner
+
+    assert ground.rgb is not None  # noqa: S101 - there is an embedding of it
+    (caption,) = load_captioner(spec.captioner, online=online).captions(ground.rgb[None])
+    if not caption.strip():
+        raise InvalidSpecError(
+            f"{spec.captioner} wrote no caption for this place (give one, or leave captioner out)"
+        )
+    return caption
 
 
 def _weight(fall: float) -> float:

@@ -62,13 +62,11 @@ def render(
     Raises:
         TerrascapeError: Whatever the person can mend.
     """
-    if spec.kind != "soundscape":
-        raise InvalidSpecError(f"kind={shown(spec.kind)} is no soundscape (give kind='soundscape')")
+    _refuse_others(spec)
     maker, encoder = sound_maker(spec.model, online=online), load_sound_encoder(spec.sound_model)
     began = time.perf_counter()
     steps = _Steps(on_step, spec.steps)
-    ground = ground_of(spec, steps.of_ground, cancelled, online=online)
-    plan = plan_of(spec.pinned(), ground, encoder)
+    plan, ground = suggest(spec, on_step=steps.of_ground, cancelled=cancelled, online=online)
     recordings, notes = _recordings(plan.layers)
     asks = [
         SoundAsk(seed=seed_of(spec.seed, number, candidate), text=layer.text, recording=recording)
@@ -109,6 +107,33 @@ def render(
     )
 
 
+def suggest(
+    spec: RunSpec,
+    *,
+    on_step: OnStep | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    online: bool = False,
+) -> tuple[Plan, Overhead]:
+    """Find what a spec's soundscape would be made of, without making it.
+
+    Args:
+        spec: What is to be heard; its model of soundscapes need not be here.
+        on_step: Told ``(step, steps, preview)`` of the satellite image, where one is drawn.
+        cancelled: Asked before each of those steps.
+        online: Whether that image's layout may be fetched from OpenStreetMap.
+
+    Returns:
+        Its sources with their captions, and the satellite image that they were found by.
+
+    Raises:
+        TerrascapeError: Whatever the person can mend.
+    """
+    _refuse_others(spec)
+    encoder = load_sound_encoder(spec.sound_model)
+    ground = ground_of(spec, on_step, cancelled, online=online)
+    return plan_of(spec.pinned(), ground, encoder, online=online), ground
+
+
 def ground_of(
     spec: RunSpec,
     on_step: OnStep | None,
@@ -143,6 +168,11 @@ def picture_of(samples: Float[np.ndarray, " n"], rate: int) -> UInt8[np.ndarray,
     seen = log_mel(torch.from_numpy(padded)[None], mel, filters)[0].numpy()
     pitches = filters.numpy().argmax(0) * rate / mel.n_fft
     return spectrogram_picture(seen, pitches, len(padded) / rate)
+
+
+def _refuse_others(spec: RunSpec) -> None:
+    if spec.kind != "soundscape":
+        raise InvalidSpecError(f"kind={shown(spec.kind)} is no soundscape (give kind='soundscape')")
 
 
 def _recordings(layers: Sequence[LayerSpec]) -> tuple[list[Recording | None], list[str]]:
@@ -184,8 +214,9 @@ def _choose(
     for number in range(len(plan.layers)):
         rows = slice(number * candidates, (number + 1) * candidates)
         ask = asks[rows.start]
-        wanted = encoder.text([ask.text])
-        if ask.recording is not None:
+        if ask.recording is None:
+            wanted = encoder.text([ask.text])
+        else:
             wanted = encoder.audio([ask.recording])
         scores = {"asked": _alike(wanted, heard[rows])}
         if plan.place is not None:

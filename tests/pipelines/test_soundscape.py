@@ -5,8 +5,8 @@ import pytest
 import torch
 from tiny_soundscape import EMBED, make_soundscape_pipeline
 
-from generation.encoders.heads import Embedding, unit
 from generation.diffusion.noise import position_noise
+from generation.encoders.heads import Embedding, unit
 from generation.errors import CancelledError, ConfigError, InvalidSpecError, MissingFileError
 from generation.media.audio import signal_mel
 from generation.pipelines.soundscape import WHITE_LEVEL, SoundscapePipeline
@@ -60,7 +60,9 @@ def test_whatever_is_told_is_heard(other):
 def test_midnight_is_midnight_and_december_is_next_to_january(pipeline):
     day = made(pipeline, hour=0.0)
     np.testing.assert_allclose(made(pipeline, hour=24.0), day, atol=1e-4)
-    first, last, summer = (pipeline._condition(unit(asked().vector), m, None, keep=True) for m in (1, 12, 7))
+    first, last, summer = (
+        pipeline._condition(unit(asked().vector), m, None, keep=True) for m in (1, 12, 7)
+    )
     near, far = ((each.tokens - first.tokens).norm() for each in (last, summer))
     assert near < far
 

@@ -238,9 +238,17 @@ def test_a_resumed_run_has_the_weights_of_an_uninterrupted_one(pairs, tiles, tmp
 
 @pytest.mark.parametrize("name", ["geoclap", "psm", "sat2sound"])
 def test_pairs_of_one_kind_of_sound_may_be_left_out(pairs, tiles, tmp_path, name):
-    with_all = run(name, pairs, tiles, tmp_path / "all")
+    with_all = run(name, pairs, tiles, tmp_path / "all", "same_sound=negative")
     without = run(name, pairs, tiles, tmp_path / "without", "same_sound=left out")
     assert any(not torch.equal(with_all.weights[k], without.weights[k]) for k in with_all.weights)
+
+
+def test_pairs_of_one_kind_of_sound_may_be_partners_of_gaussians(pairs, tiles, tmp_path):
+    partners = run("psm", pairs, tiles, tmp_path / "partners", "same_sound=partner")
+    without = run("psm", pairs, tiles, tmp_path / "without", "same_sound=left out")
+    assert any(not torch.equal(partners.weights[k], without.weights[k]) for k in without.weights)
+    with pytest.raises(SystemExit):
+        run("geoclap", pairs, tiles, tmp_path / "points", "same_sound=partner")
 
 
 def test_a_space_begins_with_the_towers_of_another(pairs, tiles, tmp_path):

@@ -127,8 +127,8 @@ def test_other_weights_of_the_space_are_refused(clips, tmp_path):
     config = tmp_path / "first/weights/conditioner/config.json"
     told = json.loads(config.read_text()) | {"space_sha256": "0" * 64}
     config.write_text(json.dumps(told))
+    given = f"start_from={tmp_path / 'first/weights'}"
     with pytest.raises(SystemExit) as stopped:
-        given = f"start_from={tmp_path / 'first/weights'}"
         run(clips, "vocoder_from=null", given, f"out={tmp_path / 'second'}")
     assert stopped.value.code == 2
 
