@@ -2,6 +2,7 @@
 
     terrascape bench satellite [--json]
     terrascape bench panorama [--json]
+    terrascape bench soundscape [--json]
 
 Nothing heavy is imported before a measurement starts.
 """
@@ -52,11 +53,23 @@ def _add_names(parser: argparse.ArgumentParser) -> None:
     add("--threads", type=whole, metavar="N", help="threads of torch; 1 and then 2 if absent")
     add("--json", action="store_true", help="print one JSON object")
     panorama.set_defaults(run=_panorama)
+    soundscape = names.add_parser(
+        "soundscape",
+        help="ten seconds of sound, 10 steps",
+        description="Time ten seconds of sound, after loading.",
+    )
+    add = soundscape.add_argument
+    add("--model", default="soundscape-nano", help="see `terrascape models`")
+    add("--weights", type=Path, metavar="DIR", help="a folder of weights, in place of a model")
+    add("--rounds", type=whole, default=5, metavar="N", help="how often it is made")
+    add("--threads", type=whole, metavar="N", help="threads of torch; 1 and then 2 if absent")
+    add("--json", action="store_true", help="print one JSON object")
+    soundscape.set_defaults(run=_soundscape)
 
 
-def _check(args: argparse.Namespace) -> None:
-    if not 1 <= args.pairs <= 100:
-        raise ConfigError(f"--pairs {args.pairs} is out of range (1 to 100)")
+def _check(args: argparse.Namespace, times: str = "pairs") -> None:
+    if not 1 <= getattr(args, times) <= 100:
+        raise ConfigError(f"--{times} {getattr(args, times)} is out of range (1 to 100)")
     if args.threads is not None and not 1 <= args.threads <= 1024:
         raise ConfigError(f"--threads {args.threads} is out of range (1 to 1024)")
 
@@ -76,6 +89,16 @@ def _panorama(args: argparse.Namespace) -> int:
 
     threads = (1, 2) if args.threads is None else (args.threads,)
     result = run(args.model, args.pairs, threads, weights=args.weights)
+    print(json.dumps(result, indent=2, allow_nan=False) if args.json else tell(result))
+    return DONE
+
+
+def _soundscape(args: argparse.Namespace) -> int:
+    _check(args, "rounds")
+    from training.bench_soundscape import run, tell
+
+    threads = (1, 2) if args.threads is None else (args.threads,)
+    result = run(args.model, args.rounds, threads, weights=args.weights)
     print(json.dumps(result, indent=2, allow_nan=False) if args.json else tell(result))
     return DONE
 

@@ -2,6 +2,7 @@ r"""Measure a model against real data and write a report.
 
     terrascape evaluate geosynth --data 'DIR/test-*.parquet' --out report.json
     terrascape evaluate panorama --data 'DIR/test-*.parquet' --out report.json
+    terrascape evaluate soundscape --clips 'DIR/*.parquet' --day 'DIR/*.parquet' --out report.json
     python -m training.evaluate geosynth --data 'DIR/test-*.parquet' --out controls.json \
         --controls-only
 
@@ -100,6 +101,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=whole, default=0, metavar="N", help="chooses real tiles and shuffles")
     steering.set_defaults(run=_steering)
     _add_panorama(kinds)
+    _add_soundscape(kinds)
 
 
 def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -123,10 +125,47 @@ def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     panorama.set_defaults(run=_panorama)
 
 
+def _add_soundscape(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    soundscape = kinds.add_parser(
+        "soundscape",
+        help="sounds of held-out kinds and hours",
+        description="Let an independent tagger, distances and retrieval judge a model's sounds.",
+    )
+    add = soundscape.add_argument
+    add("--clips", required=True, metavar="PATTERN", help="Parquet files of labelled clips")
+    add("--day", required=True, metavar="PATTERN", help="those of one microphone's day")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--model", default="soundscape-nano", help="a name, or a folder of weights")
+    add("--tiles", type=Path, metavar="DIR", help="what training.data built: asks with images too")
+    add("--pairs", type=Path, metavar="DIR", help="what training.sound_pairs built on the tiles")
+    add("--limit", type=whole, metavar="N", help="held-out recordings of a kind; all if absent")
+    add("--seconds", type=real, default=5.0, metavar="N", help="length of every sound")
+    add("--steps", type=whole, default=10, metavar="N", help="steps of the sampler")
+    add("--guidance", type=real, default=2.0, metavar="N", help="1 is as trained")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses noise, tagger and intervals")
+    add("--tagger-steps", type=whole, default=400, metavar="N", help="batches the tagger learns")
+    add("--hour-seeds", type=whole, default=16, metavar="N", help="sounds at dawn and at night")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
+    soundscape.set_defaults(run=_soundscape)
+
+
+def _soundscape(args: argparse.Namespace) -> int:
+    _refuse_old(args.out, args.sheet)
+    from training.soundscape_cases import Settings
+    from training.soundscape_report import command_of, lines, measured
+
+    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
+    report, metrics, controls = measured(settings)
+    for line in lines(report):
+        _tell(line)
+    report["command"] = command_of(settings, args.out)
+    _write(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
 def _panorama(args: argparse.Namespace) -> int:
-    for file in (args.out, args.sheet):
-        if file is not None:
-            _refuse_old(file)
+    _refuse_old(args.out, args.sheet)
     for name, least in (("limit", 2), ("targets", 1), ("steps", 1), ("seed", 0), ("batch", 1)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)} is too few ({least} or more)")
@@ -185,9 +224,7 @@ def _sound(args: argparse.Namespace) -> int:
 
 
 def _steering(args: argparse.Namespace) -> int:
-    for file in (args.out, args.sheet):
-        if file is not None:
-            _refuse_old(file)
+    _refuse_old(args.out, args.sheet)
     if args.judge == args.sound_model:
         raise ConfigError(f"--judge {args.judge} steers as well (give another space)")
     if not 1 <= args.per_sound <= 100:
@@ -291,9 +328,7 @@ def _measure(
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what could only fail after an hour of drawing."""
-    for file in (args.out, args.sheet):
-        if file is not None:
-            _refuse_old(file)
+    _refuse_old(args.out, args.sheet)
     if args.batch < 1:
         raise ConfigError(f"--batch {args.batch} draws nothing (at least 1)")
     if args.seed < 0:
@@ -302,11 +337,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"--limit {args.limit} is too few to compare (at least 4 tiles)")
 
 
-def _refuse_old(file: Path) -> None:
-    if file.exists():
-        raise OutputError(f"{file} exists and is not overwritten (remove it, or choose another)")
-    if not file.parent.is_dir():
-        raise OutputError(f"there is no folder {file.parent} for {file.name} (make it first)")
+def _refuse_old(*files: Path | None) -> None:
+    for file in files:
+        if file is None:
+            continue
+        if file.exists():
+            raise OutputError(f"{file} exists and is not overwritten (remove it or choose another)")
+        if not file.parent.is_dir():
+            raise OutputError(f"there is no folder {file.parent} for {file.name} (make it first)")
 
 
 def _words(args: argparse.Namespace) -> list[str]:

@@ -148,7 +148,6 @@ def gaussian_loss(
     pseudo: float = 0.1,
     bottleneck: float = 1e-4,
     alike: Alike | None = None,
-    belong: bool = False,
 ) -> Float[Tensor, ""]:
     """Ask of all pairs of Gaussians whether they belong together.
 
@@ -159,8 +158,7 @@ def gaussian_loss(
         offset: Learned.
         pseudo: Weight of taking what fits as well as a partner for one.
         bottleneck: Weight of keeping near the standard normal law.
-        alike: What is no negative; such pairs are not asked about,
-        belong: or, with this, belong together as partners do.
+        alike: What is no negative; such pairs are not asked about.
 
     Source:
         Chun (PCME++, 2024), with the weights and the sums of PSM's code: twice the
@@ -170,11 +168,7 @@ def gaussian_loss(
         _refuse(len(a))
     logits = offset - slope * gaussian_distance(a, b)
     matches = torch.eye(len(logits), device=logits.device, dtype=logits.dtype)
-    asked = torch.ones_like(matches)
-    if alike is not None and belong:
-        matches = torch.maximum(matches, alike.to(matches.dtype))
-    elif alike is not None:
-        asked = torch.maximum(matches, 1.0 - alike.to(matches.dtype))
+    asked = torch.ones_like(matches) if alike is None else torch.maximum(matches, 1.0 - 1.0 * alike)
 
     def apart(side: Square, labels: Square) -> Tensor:
         each = F.binary_cross_entropy_with_logits(side, labels, reduction="none")

@@ -98,10 +98,10 @@ class BindingConfig:
     pseudo: float = 0.1
     """Weight of what fits as well as a partner does, in the losses of PSM and Sat2Sound. At the
     start that is half of a batch, so heads that begin from nothing learn from less of it."""
-    same_sound: Literal["negative", "left out", "partner"] = "negative"
-    """What a pair of the same kind of sound is to another: a negative, as published; nothing; or,
-    of Gaussians, a partner. Where places are simulated, clips of one kind are interchangeable, and
-    telling their places apart is learning by heart. Needs labels, which real pairs do not have."""
+    same_sound: Literal["negative", "left out"] = "negative"
+    """What a pair of the same kind of sound is to another: a negative, as published, or nothing.
+    Where places are simulated, clips of one kind are interchangeable, and telling their places
+    apart is learning by heart. Needs labels, which real pairs do not have."""
     part: int = 0
     """Samples whose activations are kept at once, 0 for the whole batch; the loss is the same."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -131,21 +131,13 @@ class BindingConfig:
             )
         if self.pseudo < 0:
             raise ConfigError(f"pseudo={self.pseudo} is no weight (give 0 or more)")
-        self._check_same_sound()
-        if self.part < 0:
-            raise ConfigError(f"part={self.part} is no number of samples (give 0 or more)")
-
-    def _check_same_sound(self) -> None:
         if self.rows is not None and self.same_sound != "negative":
             raise ConfigError(
                 f"same_sound={self.same_sound!r} needs kinds of sounds, which rows={self.rows} has "
                 "not (give negative)"
             )
-        if self.same_sound == "partner" and self.space.kind != "gaussian":
-            raise ConfigError(
-                f"same_sound='partner' is for space.kind=gaussian, here is {self.space.kind} (give "
-                "negative or left out)"
-            )
+        if self.part < 0:
+            raise ConfigError(f"part={self.part} is no number of samples (give 0 or more)")
 
 
 def new_space(cfg: SpaceConfig, *, frames: int) -> SoundSpace:
@@ -204,7 +196,7 @@ class BindingModel(nn.Module):
         wanted = self.cfg.bind if self.cfg.hub is None else (IMAGE, *self.cfg.bind)
         parts = in_parts(partial(embed, self.space, wanted), batch, self.cfg.part)
         alike = None
-        if self.cfg.same_sound != "negative":
+        if self.cfg.same_sound == "left out":
             sounds = gathered(Embedding(batch["sound"][:, None].float())).vector[:, 0]
             alike = sounds[:, None] == sounds
         return {"loss": self.loss({name: gathered(part) for name, part in parts.items()}, alike)}
@@ -226,7 +218,6 @@ class BindingModel(nn.Module):
                     self.offset,
                     pseudo=self.cfg.pseudo,
                     alike=alike,
-                    belong=self.cfg.same_sound == "partner",
                 )
                 for a, b in combinations(MODALITIES, 2)
             ]

@@ -19,7 +19,7 @@ from generation.studio.map_widget import (
 )
 from generation.studio.sounds import SOUND_ENDINGS, why_silent
 from generation.studio.stage import ALLOW, empty_stage, history_html
-from generation.studio.theme import SCROLL_JS
+from generation.studio.theme import scroll_js
 
 _HTML = {"apply_default_css": False}
 FIRST = EXAMPLES[0]
@@ -161,7 +161,7 @@ class Controls:
             with gr.Row(visible=False) as self.sound_row:
                 self.sound_guidance = guidance("Guidance by the sound", DEFAULT.sound_guidance)
                 self.sound_model = gr.Dropdown(
-                    _models("sound-space"),
+                    models_of("sound-space"),
                     value=DEFAULT.sound_model,
                     label="Understood by",
                     min_width=180,
@@ -180,7 +180,7 @@ class Controls:
                 max_lines=4,
                 elem_id="ts-prompt",
             )
-            with gr.Row(elem_id="ts-actions"):
+            with gr.Row(elem_id="ts-actions", elem_classes="ts-actions"):
                 self.render = gr.Button(
                     "Render", variant="primary", scale=3, min_width=140, elem_id="ts-render"
                 )
@@ -193,9 +193,9 @@ class Controls:
     def _settings(self) -> None:
         with gr.Accordion("Settings", open=False, elem_id="ts-settings"):
             with gr.Row():
-                self.steps = _slider("Steps", 1, 200, 1, DEFAULT.steps, "ts-steps")
-                self.size = _slider("Size, pixels", 64, 1024, 8, DEFAULT.size, "ts-size")
-                self.zoom = _slider("Zoom", 0, 22, 1, DEFAULT.zoom, "ts-zoom")
+                self.steps = slider("Steps", 1, 200, 1, DEFAULT.steps, "ts-steps")
+                self.size = slider("Size, pixels", 64, 1024, 8, DEFAULT.size, "ts-size")
+                self.zoom = slider("Zoom", 0, 22, 1, DEFAULT.zoom, "ts-zoom")
             self.ground = gr.HTML("", js_on_load=None, elem_id="ts-ground", **_HTML)
             about_guidance()
             with gr.Row():
@@ -203,13 +203,20 @@ class Controls:
                 self.location_guidance = guidance("Location", DEFAULT.location_guidance)
                 self.layout_guidance = guidance("Layout", DEFAULT.layout_guidance)
             self.use_location = gr.Checkbox(True, label="Tell the model where on Earth it is")
-            self.model = gr.Dropdown(_models("satellite"), value=DEFAULT.model, label="Model")
+            self.model = gr.Dropdown(models_of("satellite"), value=DEFAULT.model, label="Model")
 
     def _result(self) -> None:
         with gr.Column(elem_classes="ts-card", elem_id="ts-result"):
             title("Result")
-            self.stage = gr.HTML(empty_stage(), js_on_load=SCROLL_JS, elem_id="ts-stage", **_HTML)
-            with gr.Row(visible=False, elem_id="ts-downloads") as self.downloads:
+            self.stage = gr.HTML(
+                empty_stage(),
+                js_on_load=scroll_js("ts-render", "ts-result"),
+                elem_id="ts-stage",
+                **_HTML,
+            )
+            with gr.Row(
+                visible=False, elem_id="ts-downloads", elem_classes="ts-downloads"
+            ) as self.downloads:
                 gr.HTML("Download", js_on_load=None, min_width=70, scale=0, **_HTML)
                 self.files = [
                     gr.DownloadButton(label, size="sm", min_width=64, elem_id=f"ts-get-{kind}")
@@ -238,9 +245,10 @@ def _number(label: str, value: float, elem_id: str) -> gr.Number:
     return gr.Number(value, label=label, min_width=140, elem_id=elem_id)
 
 
-def _slider(
+def slider(
     label: str, low: int, high: int, step: int, value: int, elem_id: str | None = None
 ) -> gr.Slider:
+    """Ask for a whole number."""
     return gr.Slider(low, high, value=value, step=step, label=label, min_width=180, elem_id=elem_id)
 
 
@@ -276,5 +284,6 @@ def guidance(name: str, value: float, most: float = MAX_GUIDANCE) -> gr.Slider:
     return gr.Slider(0, most, value=value, step=0.1, label=name, min_width=180)
 
 
-def _models(kind: str | None = None) -> list[tuple[Any, Any]]:
+def models_of(kind: str | None = None) -> list[tuple[Any, Any]]:
+    """List the models of a kind, and say of each that is missing that it is."""
     return [(name if is_here(name) else f"{name} (not here)", name) for name in list_models(kind)]

@@ -9,6 +9,7 @@ from generation.studio.gate import LOOPBACK, Gate
 from generation.studio.panorama_tab import PanoramaTab
 from generation.studio.satellite_tab import SatelliteTab
 from generation.studio.sound_tab import SoundTab
+from generation.studio.soundscape_tab import SoundscapeTab
 from generation.studio.theme import CSS, HEAD, header_html, studio_theme
 from generation.studio.worker import Desk
 
@@ -28,10 +29,13 @@ def build(desk: Desk) -> gr.Blocks:
                 satellite = SatelliteTab(desk)
             with gr.Tab("Panorama", id="panorama") as round_about:
                 panorama = PanoramaTab(desk)
+            with gr.Tab("Soundscape", id="soundscape") as heard:
+                soundscape = SoundscapeTab(desk)
             with gr.Tab("Sound", id="sound") as tab:
                 sound = SoundTab(desk, satellite, tabs, tab)
         satellite.wire(page)
         panorama.wire(page, round_about)
+        soundscape.wire(page, heard)
         sound.wire()
     return page
 

@@ -1,5 +1,7 @@
 """The panorama tab's controls, card by card."""
 
+from collections.abc import Callable
+
 import gradio as gr
 
 from generation.registry import is_here, list_models
@@ -9,7 +11,9 @@ from generation.studio.map_widget import CHIPS_JS, CLICK_JS, examples_html, worl
 from generation.studio.panorama_form import SATELLITE_CHOICES
 from generation.studio.panorama_stage import empty_stage, history_html
 from generation.studio.panorama_viewer import MOUNT_JS
-from generation.studio.panorama_views import LIST_JS, list_html
+from generation.studio.panorama_views import list_html
+from generation.studio.rows import LIST_JS
+from generation.studio.theme import scroll_js
 from generation.view_spec import FAR_KM, MAX_VIEWS_GIVEN
 
 _HTML = {"apply_default_css": False}
@@ -19,21 +23,49 @@ MOST_GUIDANCE = 3.0
 GUIDED = {"satellite_guidance": "Satellite image", "views_guidance": "Panoramas"}
 """Fields that are a guidance scale, and their labels."""
 _FILES = (("JPEG", "jpg"), ("Overlay", "overlay"), ("Manifest", "json"))
-SCROLL_JS = """
-document.addEventListener('click', (event) => {
-  if (window.innerWidth >= 900 || !event.target.closest('#ts-pano-draw')) return;
-  const result = document.getElementById('ts-pano-result');
-  setTimeout(() => result.scrollIntoView({behavior: 'smooth', block: 'start'}), 500);
-});
-"""
-"""On a phone the result lies below what was pressed."""
 
 
-class PanoramaControls:
+class AsksImage:
+    """Asks for the satellite image that something is made for: none, a drawn one, or a file."""
+
+    def _image(self, prefix: str, about: Callable[[str], str]) -> None:
+        """Show the switch and what its choices need.
+
+        Args:
+            prefix: Of the names in the page.
+            about: Says what a choice means, as HTML.
+        """
+        self.image = gr.State(None)
+        self.choice = gr.Radio(
+            list(SATELLITE_CHOICES),
+            value=DEFAULT.satellite,
+            label="Satellite image",
+            show_label=False,
+            elem_id=f"{prefix}-satellite",
+            elem_classes="ts-fours",
+        )
+        self.about = gr.HTML(about("auto"), js_on_load=None, **_HTML)
+        with gr.Column(visible=False) as self.file_group:
+            self.upload = gr.File(
+                label="A GeoTIFF: red, green, blue; it must reach around the place",
+                type="filepath",
+                height=120,
+                elem_id=f"{prefix}-upload",
+            )
+        with gr.Column() as self.words_group:
+            self.prompt = gr.Textbox(
+                DEFAULT.prompt,
+                label="What it should look like; may be empty",
+                max_lines=2,
+                max_length=MAX_PROMPT,
+                elem_id=f"{prefix}-prompt",
+            )
+
+
+class PanoramaControls(AsksImage):
     """Every component of the tab; those that are named like a field of ``PanoramaForm`` are it."""
 
     def __init__(self) -> None:
-        self.image = gr.State(None)
         self.given = gr.State([])
         self.rows = gr.Textbox("[]", visible=False)
         self.absent = why_absent()
@@ -98,33 +130,11 @@ class PanoramaControls:
     def _satellite(self) -> None:
         with gr.Column(elem_classes="ts-card"):
             title("Satellite image")
-            self.choice = gr.Radio(
-                list(SATELLITE_CHOICES),
-                value=DEFAULT.satellite,
-                label="Satellite image",
-                show_label=False,
-                elem_id="ts-pano-satellite",
-            )
-            self.about = gr.HTML(about_image("auto"), js_on_load=None, **_HTML)
-            with gr.Column(visible=False) as self.file_group:
-                self.upload = gr.File(
-                    label="A GeoTIFF: red, green, blue; it must reach around the place",
-                    type="filepath",
-                    height=120,
-                    elem_id="ts-pano-upload",
-                )
-            with gr.Column() as self.words_group:
-                self.prompt = gr.Textbox(
-                    DEFAULT.prompt,
-                    label="What it should look like; may be empty",
-                    max_lines=2,
-                    max_length=MAX_PROMPT,
-                    elem_id="ts-pano-prompt",
-                )
+            self._image("ts-pano", about_image)
 
     def _draw(self) -> None:
         with gr.Column(elem_classes="ts-card"):
-            with gr.Row(elem_id="ts-pano-actions"):
+            with gr.Row(elem_id="ts-pano-actions", elem_classes="ts-actions"):
                 self.draw = gr.Button(
                     "Draw",
                     variant="primary",
@@ -159,11 +169,13 @@ class PanoramaControls:
             title("Panorama")
             self.stage = gr.HTML(
                 empty_stage(self.absent),
-                js_on_load=MOUNT_JS + SCROLL_JS,
+                js_on_load=MOUNT_JS + scroll_js("ts-pano-draw", "ts-pano-result"),
                 elem_id="ts-pano-stage",
                 **_HTML,
             )
-            with gr.Row(visible=False, elem_id="ts-pano-downloads") as self.downloads:
+            with gr.Row(
+                visible=False, elem_id="ts-pano-downloads", elem_classes="ts-downloads"
+            ) as self.downloads:
                 gr.HTML("Download", js_on_load=None, min_width=70, scale=0, **_HTML)
                 self.files = [
                     gr.DownloadButton(label, size="sm", min_width=64, elem_id=f"ts-pano-get-{kind}")

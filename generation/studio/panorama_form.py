@@ -79,9 +79,9 @@ class PanoramaForm:
         """
         views = self.views
         told = [view.spec(view.file) for view in views]
-        values = self._values()
+        values, image = self._values(), image_or_refuse(self.choice, self.image)
         try:
-            RunSpec.from_dict({**values, "views": told, "satellite": self._image()}).pinned()
+            RunSpec.from_dict({**values, "views": told, "satellite": image}).pinned()
         except InvalidSpecError as error:
             text = str(error)
             for view in views:  # people know them by their names
@@ -90,9 +90,7 @@ class PanoramaForm:
         kept = [
             replace(view, file=str(keep_input(Path(view.file), out / VIEW_FOLDER))) for view in told
         ]
-        image = self._image()
-        if image not in SATELLITE_WORDS:
-            image = str(keep_input(Path(image), out / IMAGE_FOLDER))
+        image = keep_image(self.choice, self.image, out)
         return RunSpec.from_dict({**values, "views": kept, "satellite": image}).pinned()
 
     def _values(self) -> dict[str, object]:
@@ -106,15 +104,31 @@ class PanoramaForm:
             "model": self.model or "",
         }
 
-    def _image(self) -> str:
-        if self.choice != "file":
-            return self.choice
-        if not self.image:
-            raise InvalidSpecError(
-                "no satellite image is chosen (drop a GeoTIFF of red, green and blue that reaches "
-                "around the place, or choose another one)"
-            )
-        return self.image
+
+def image_or_refuse(choice: str, image: str | None) -> str:
+    """Give a RunSpec's word for the chosen satellite image, or its file.
+
+    Raises:
+        InvalidSpecError: A file is wanted and there is none.
+    """
+    if choice != "file":
+        return choice
+    if not image:
+        raise InvalidSpecError(
+            "no satellite image is chosen (drop a GeoTIFF of red, green and blue that reaches "
+            "around the place, or choose another one)"
+        )
+    return image
+
+
+def keep_image(choice: str, image: str | None, out: Path) -> str:
+    """Give the same, a file copied beside the results first.
+
+    Raises:
+        TerrascapeError: There is none, or it cannot be kept.
+    """
+    named = image_or_refuse(choice, image)
+    return named if named in SATELLITE_WORDS else str(keep_input(Path(named), out / IMAGE_FOLDER))
 
 
 def reads_words(choice: str | None, model: str | None) -> bool:

@@ -3,13 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from generation.errors import InvalidSpecError, TerrascapeError
-from generation.media.artifact import Artifact, read_artifact, stem_of
+from generation.errors import TerrascapeError
+from generation.media.artifact import Artifact
 from generation.spec import RunSpec
 from generation.spec_checks import SATELLITE_WORDS
 from generation.studio.panorama_form import PanoramaForm
 from generation.studio.panorama_views import GivenView, kept_view
-from generation.studio.recall import among_results, file_sha256
+from generation.studio.recall import (
+    among_results,
+    file_sha256,
+    files_among,
+    files_beside,
+    refuse_others,
+)
 
 ENDINGS = (
     *(".jpg", ".front.jpg", ".right.jpg", ".back.jpg", ".left.jpg"),
@@ -37,18 +43,9 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         InvalidSpecError: It is no panorama.
     """
     spec = artifact.spec
-    if spec.kind != "panorama":
-        raise InvalidSpecError(
-            f"this is a {spec.kind} image (open it in the tab of its kind, or drop a panorama)"
-        )
+    refuse_others(spec, "panorama")
     given, notes = _views_in_reach(spec, out)
-    image, choice = None, spec.satellite
-    if spec.satellite not in SATELLITE_WORDS:
-        choice = "file"
-        image = _in_reach(Path(spec.satellite), spec.satellite_sha256, out)
-        if image is None:
-            name = Path(spec.satellite).name
-            notes.append(f"its satellite image {name!r} is not among the results: choose it again")
+    choice, image, lost = image_in_reach(spec, out)
     form = PanoramaForm(
         lat=spec.lat,
         lon=spec.lon,
@@ -65,29 +62,17 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         given=given,
         rows="[]",
     )
-    return Restored(form, "; ".join(notes))
+    return Restored(form, "; ".join([*notes, *lost]))
 
 
 def files_of(path: Path) -> dict[str, Path]:
     """Give the files that lie beside a render's file, by ending."""
-    stem = path.name
-    for ending in sorted(ENDINGS, key=len, reverse=True):
-        if stem.endswith(ending):
-            stem = stem.removesuffix(ending)
-            break
-    found = {ending: path.with_name(f"{stem}{ending}") for ending in ENDINGS}
-    return {ending: file for ending, file in found.items() if file.is_file()}
+    return files_beside(path, ENDINGS)
 
 
 def find_files(artifact: Artifact, out: Path) -> dict[str, Path]:
     """Give the files of an opened render: those among the results if they are the same render."""
-    for manifest in sorted(out.glob(f"{stem_of(artifact.spec)}*.json")):
-        try:
-            if read_artifact(manifest).record == artifact.record:
-                return files_of(manifest)
-        except TerrascapeError:
-            continue
-    return {".jpg": artifact.path} if artifact.ending == ".jpg" else {}
+    return files_among(artifact, out, ENDINGS)
 
 
 def _views_in_reach(spec: RunSpec, out: Path) -> tuple[list[GivenView], list[str]]:
@@ -96,7 +81,7 @@ def _views_in_reach(spec: RunSpec, out: Path) -> tuple[list[GivenView], list[str
     for view in spec.views:
         path = Path(view.file)
         try:
-            if _in_reach(path, view.sha256, out) is not None:
+            if in_reach(path, view.sha256, out) is not None:
                 given.append(kept_view(view, [each.key for each in given]))
                 continue
         except TerrascapeError:  # damaged since
@@ -105,6 +90,17 @@ def _views_in_reach(spec: RunSpec, out: Path) -> tuple[list[GivenView], list[str
     return given, notes
 
 
-def _in_reach(path: Path, sha256: str | None, out: Path) -> str | None:
+def image_in_reach(spec: RunSpec, out: Path) -> tuple[str, str | None, list[str]]:
+    """Give the switch and the file for a render's satellite image, and what is to be told of it."""
+    if spec.satellite in SATELLITE_WORDS:
+        return spec.satellite, None, []
+    path = Path(spec.satellite)
+    image = in_reach(path, spec.satellite_sha256, out)
+    lost = f"its satellite image {path.name!r} is not among the results: choose it again"
+    return "file", image, [] if image else [lost]
+
+
+def in_reach(path: Path, sha256: str | None, out: Path) -> str | None:
+    """Give the path of a file that lies among the results and still is the one that was named."""
     there = among_results(path, out)
     return there if there is not None and file_sha256(path) == sha256 else None

@@ -4,16 +4,23 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from generation.errors import TerrascapeError
-from generation.media.artifact import Artifact, read_artifact
+from generation.media.artifact import Artifact
 from generation.media.image import read_bytes
 from generation.registry import find
 from generation.spec import DEFAULT_MODELS, RunSpec
 from generation.studio.map_widget import place_text
-from generation.studio.panorama_recall import files_of
 from generation.studio.panorama_viewer import compass_text, flat_html, viewer_html
-from generation.studio.pictures import data_uri, preview_uri, thumb_uri
-from generation.studio.stage import BADGE, HISTORY, doing, facts_html, notes_html, progress_html
+from generation.studio.pictures import data_uri, preview_uri
+from generation.studio.recall import latest
+from generation.studio.stage import (
+    BADGE,
+    HISTORY,
+    doing,
+    facts_html,
+    notes_html,
+    progress_html,
+    thumb_html,
+)
 from generation.studio.worker import Progress
 
 CROPS = (
@@ -43,9 +50,7 @@ def empty_stage(absent: str = "") -> str:
 def running_stage(progress: Progress) -> str:
     """Show a render on its way."""
     source = None if progress.preview is None else preview_uri(progress.preview)
-    text = doing(progress)
-    if progress.phase == "loading":
-        text = "Opening the panoramas, the model and the satellite image"
+    text = doing(progress, "Opening the panoramas, the model and the satellite image")
     # A step without a preview is one of the satellite image that is drawn first.
     empty = "The satellite image comes first" if progress.step else "The first step is on its way"
     flat = flat_html(source, empty, BADGE if source else "")
@@ -91,7 +96,7 @@ def history_html(artifacts: Sequence[Artifact], shown: str = "") -> str:
     """
     if not artifacts:
         return '<p class="ts-caption">Nothing has been drawn yet.</p>'
-    thumbs = "".join(_thumb(each, shown) for each in artifacts)
+    thumbs = "".join(thumb_html(each, ".jpg", _about(each.spec), shown) for each in artifacts)
     return (
         f'<div class="ts-strip ts-wide" role="group" aria-label="Latest panoramas">{thumbs}</div>'
     )
@@ -99,23 +104,16 @@ def history_html(artifacts: Sequence[Artifact], shown: str = "") -> str:
 
 def recent(out: Path) -> list[Artifact]:
     """Open the latest panoramas of a folder, newest first; damaged ones are left out."""
-    found: list[Artifact] = []
-    manifests = out.glob("panorama_*.json")
-    for path in sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        try:
-            artifact = read_artifact(path)
-        except TerrascapeError:
-            continue
-        if artifact.spec.kind == "panorama" and ".jpg" in files_of(path):
-            found.append(artifact)
-        if len(found) == HISTORY:
-            break
-    return found
+    return latest(out, "panorama", ".jpg", HISTORY)
 
 
 def _stage(above: str, below: str, *, busy: bool = False) -> str:
     state = ' aria-busy="true"' if busy else ""
     return f'<section class="ts-stage" aria-label="Panorama"{state}>{above}{below}</section>'
+
+
+def _about(spec: RunSpec) -> str:
+    return f"{place_text(spec.lat, spec.lon)}, looking {compass_text(spec.heading)}"
 
 
 def _facts(spec: RunSpec, record: object) -> str:
@@ -165,17 +163,3 @@ def _figure(path: Path, caption: str, *, badge: bool = True) -> str:
 def _source(picture: Path) -> str:
     kind = "jpeg" if picture.suffix == ".jpg" else "png"
     return data_uri(read_bytes(picture), kind)
-
-
-def _thumb(artifact: Artifact, shown: str) -> str:
-    spec, name = artifact.spec, artifact.path.stem
-    about = escape(f"{place_text(spec.lat, spec.lon)}, looking {compass_text(spec.heading)}")
-    current = ' aria-current="true"' if name == shown else ""
-    try:
-        source = thumb_uri(artifact.sibling(".jpg"))
-    except TerrascapeError:
-        return ""
-    return (
-        f'<button type="button" class="ts-thumb" data-pick="{escape(name)}" title="{about}"'
-        f'{current}><img src="{source}" alt="{about}"></button>'
-    )

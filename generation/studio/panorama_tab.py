@@ -8,16 +8,22 @@ from typing import Any
 import gradio as gr
 
 from generation.errors import InvalidSpecError, TerrascapeError
-from generation.media.artifact import Artifact, read_artifact
+from generation.media.artifact import Artifact
 from generation.studio import panorama_stage as stage
-from generation.studio.form import random_seed
-from generation.studio.map_widget import (
-    clicked,
-    find_example,
-    picked,
-    world_html,
-    world_location,
+from generation.studio.events import (
+    QUIET,
+    Changes,
+    dropped_result,
+    end_text,
+    example_click,
+    picked_result,
+    pressable,
+    raise_error,
+    told,
+    world_click,
 )
+from generation.studio.form import random_seed
+from generation.studio.map_widget import clicked, world_html
 from generation.studio.panorama_controls import (
     GUIDED,
     MOST_GUIDANCE,
@@ -28,20 +34,16 @@ from generation.studio.panorama_form import PanoramaForm, reads_words
 from generation.studio.panorama_recall import files_of as files_beside
 from generation.studio.panorama_recall import find_files, restore
 from generation.studio.panorama_views import (
-    ROWS_JS,
     around_html,
-    list_event,
     list_html,
-    number_of,
     region_of,
     take_views,
 )
-from generation.studio.satellite_tab import Changes, end_text, raise_error, told
+from generation.studio.rows import list_event, number_of, rows_js
 from generation.studio.stage import page_words
 from generation.studio.worker import Desk, PanoramaJob
 
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
-_WITH_ROWS = {"js": ROWS_JS, **_QUIET}
+_WITH_ROWS = {"js": rows_js("ts-views"), **QUIET}
 
 
 class PanoramaTab:
@@ -64,10 +66,10 @@ class PanoramaTab:
             trigger_mode="always_last",
             **_WITH_ROWS,
         )
-        page.load(self.remember, None, ui.history, **_QUIET)
-        ui.world.click(self.pick_world, None, [ui.lat, ui.lon], **_QUIET)
+        page.load(self.remember, None, ui.history, **QUIET)
+        ui.world.click(world_click, None, [ui.lat, ui.lon], **QUIET)
         ui.around.click(self.pick_around, self.fields, [ui.lat, ui.lon], **_WITH_ROWS)
-        ui.examples.click(self.pick_example, None, [ui.lat, ui.lon], **_QUIET)
+        ui.examples.click(self.pick_example, None, [ui.lat, ui.lon], **QUIET)
         self._wire_inputs()
         self._wire_draw()
 
@@ -75,22 +77,22 @@ class PanoramaTab:
         ui = self.ui
         listed = [ui.given, ui.list, ui.around]
         ui.drop.upload(self.take, [ui.drop, *self.fields], [ui.drop, *listed], **_WITH_ROWS)
-        ui.list.click(self.remove, self.fields, listed, **_QUIET)
-        ui.list.input(self.edit, self.fields, ui.around, trigger_mode="always_last", **_QUIET)
+        ui.list.click(self.remove, self.fields, listed, **QUIET)
+        ui.list.input(self.edit, self.fields, ui.around, trigger_mode="always_last", **QUIET)
         gr.on(
             [ui.choice.change, ui.model.change],
             choose_image,
             [ui.choice, ui.model],
             [ui.about, ui.file_group, ui.words_group],
-            **_QUIET,
+            **QUIET,
         )
-        ui.upload.upload(lambda path: path, ui.upload, ui.image, **_QUIET)
-        ui.upload.clear(lambda: None, None, ui.image, **_QUIET)
+        ui.upload.upload(lambda path: path, ui.upload, ui.image, **QUIET)
+        ui.upload.clear(lambda: None, None, ui.image, **QUIET)
 
     def _wire_draw(self) -> None:
         ui = self.ui
         results = [ui.stage, ui.downloads, *ui.files, ui.history]
-        ui.new_seed.click(random_seed, None, ui.seed, **_QUIET)
+        ui.new_seed.click(random_seed, None, ui.seed, **QUIET)
         ui.draw.click(
             self.draw,
             [ui.keep, *self.fields],
@@ -99,11 +101,11 @@ class PanoramaTab:
             concurrency_limit=None,
             **_WITH_ROWS,
         )
-        ui.stop.click(self.stop, None, ui.stop, **_QUIET)
+        ui.stop.click(self.stop, None, ui.stop, **QUIET)
         filled = [each for each in self.fields if each is not ui.rows]
         restored = [*filled, ui.keep, ui.upload, ui.list, ui.around, *results]
-        ui.history.click(self.bring_back, None, restored, **_QUIET)
-        ui.open.upload(self.open_file, ui.open, restored, **_QUIET)
+        ui.history.click(self.bring_back, None, restored, **QUIET)
+        ui.open.upload(self.open_file, ui.open, restored, **QUIET)
 
     # The place and the panoramas around it
 
@@ -120,12 +122,6 @@ class PanoramaTab:
         except TerrascapeError as error:
             return _refused(str(error))
 
-    def pick_world(self, event: gr.EventData) -> tuple[float, float]:
-        """Take a click on the map of the world."""
-        with told():
-            place = world_location(*clicked(event))
-        return round(place.lat, 2), round(place.lon, 2)
-
     def pick_around(self, event: gr.EventData, *values: object) -> tuple[float, float]:
         """Take a click on the map around the place."""
         with told():
@@ -137,8 +133,7 @@ class PanoramaTab:
 
     def pick_example(self, event: gr.EventData) -> tuple[float, float]:
         """Take one of the example places."""
-        with told():
-            place = find_example(picked(event))
+        place = example_click(event)
         return place.lat, place.lon
 
     def take(self, paths: list[str] | None, *values: object) -> Changes:
@@ -182,22 +177,19 @@ class PanoramaTab:
                 form = replace(form, seed=random_seed())
             spec = form.spec(self.desk.out)
             job = PanoramaJob(spec, self.desk)
-        self.desk.begin(visitor, job)
-        try:
+        with self.desk.watched(visitor, job):
             yield {
                 ui.seed: str(spec.seed),
                 ui.draw: gr.update(interactive=False, value="Drawing…"),
-                ui.stop: gr.update(interactive=True),
+                ui.stop: pressable(True),
                 ui.stage: stage.running_stage(job.progress),
                 ui.downloads: gr.update(visible=False),
             }
             for progress in job.watch():
                 yield {ui.stage: stage.running_stage(progress)}
-        finally:
-            self.desk.end(visitor, job)
         yield {
             ui.draw: gr.update(interactive=True, value="Draw"),
-            ui.stop: gr.update(interactive=False),
+            ui.stop: pressable(False),
             **self._ended(job),
         }
         raise_error(job)
@@ -205,7 +197,7 @@ class PanoramaTab:
     def stop(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
         """Stop the visitor's panorama at its next step."""
         self.desk.stop(request.session_hash or "", PanoramaJob)
-        return gr.update(interactive=False)
+        return pressable(False)
 
     def _ended(self, job: PanoramaJob) -> Changes:
         if job.result is None:
@@ -220,20 +212,12 @@ class PanoramaTab:
     def bring_back(self, event: gr.EventData) -> Changes:
         """Fill the tab with an earlier panorama."""
         with told():
-            name = picked(event)
-            path = self.desk.out / f"{name}.json"
-            if not name or Path(name).name != name or not path.is_file():
-                raise InvalidSpecError(
-                    "that result is not in the folder any more (reload the page)"
-                )
-            return self._restored(read_artifact(path))
+            return self._restored(picked_result(event, self.desk.out))
 
     def open_file(self, path: str | None) -> Changes:
         """Fill the tab from a saved panorama of any folder."""
         with told():
-            if not path:
-                raise InvalidSpecError("no file came (drop a .jpg or .json of Terrascape)")
-            return self._restored(read_artifact(Path(path)))
+            return self._restored(dropped_result(path, ".jpg or .json"))
 
     def _restored(self, artifact: Artifact) -> Changes:
         ui, back = self.ui, restore(artifact, self.desk.out)

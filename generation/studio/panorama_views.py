@@ -1,18 +1,11 @@
-"""The panoramas that were dropped: a list with the place and the heading of each, and their map.
+"""The panoramas that were dropped: a list with the place and the heading of each, and their map."""
 
-What is typed in the list lives in the page until something is done with it: every event brings all
-rows along, as JSON, so that nothing is lost between two of them.
-"""
-
-import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
 from typing import Any
 
-import gradio as gr
 import numpy as np
 from jaxtyping import UInt8
 
@@ -23,6 +16,7 @@ from generation.studio.map_widget import REGION_PX, RegionMap, map_html, pin_htm
 from generation.studio.map_widget import region_uri as layout_uri
 from generation.studio.panorama_viewer import compass_text
 from generation.studio.pictures import preview_uri
+from generation.studio.rows import new_key, number_of, number_text, read_rows
 from generation.view_spec import FAR_KM, MAX_VIEWS_GIVEN, ViewSpec
 
 THUMB_PX = (192, 48)
@@ -35,29 +29,6 @@ _ALONE_KM = 50.0
 """The same without any view."""
 _NUMBERS = ("lat", "lon", "heading")
 _LABELS = {"lat": "Latitude, °N", "lon": "Longitude, °E", "heading": "Heading, °"}
-
-LIST_JS = """
-const rows = () => JSON.stringify([...element.querySelectorAll('[data-view]')].map((row) => ({
-  key: row.dataset.view,
-  ...Object.fromEntries([...row.querySelectorAll('input')].map((box) => [box.name, box.value])),
-})));
-element.addEventListener('change', (event) => {
-  event.stopPropagation();
-  trigger('input', {rows: rows()});
-});
-element.addEventListener('click', (event) => {
-  const press = event.target.closest('[data-remove]');
-  if (press) trigger('click', {rows: rows(), remove: press.dataset.remove});
-});
-"""
-ROWS_JS = """(...all) => {
-  const rows = [...document.querySelectorAll('#ts-views [data-view]')].map((row) => ({
-    key: row.dataset.view,
-    ...Object.fromEntries([...row.querySelectorAll('input')].map((box) => [box.name, box.value])),
-  }));
-  return [...all.slice(0, -1), JSON.stringify(rows)];
-}"""
-"""Puts what stands in the list in the place of the last input, before an event is sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +105,7 @@ def kept_view(view: ViewSpec, taken: Sequence[str] = ()) -> GivenView:
         TerrascapeError: Its file is no panorama any more.
     """
     fresh = _given(Path(view.file), set(taken))
-    told: dict[str, Any] = {each: _text(getattr(view, each)) for each in _NUMBERS}
+    told: dict[str, Any] = {each: number_text(getattr(view, each)) for each in _NUMBERS}
     if view.place is None:
         return fresh
     return replace(fresh, **told)
@@ -150,20 +121,8 @@ def typed(given: Sequence[GivenView], rows: str | None) -> list[GivenView]:
     Raises:
         InvalidSpecError: It is not what the page sends.
     """
-    try:
-        told = {row["key"]: row for row in json.loads(rows or "[]")}
-        texts: dict[str, Any] = {
-            key: {each: str(row[each])[:40] for each in _NUMBERS} for key, row in told.items()
-        }
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise InvalidSpecError("the list of panoramas came in pieces (reload the page)") from None
-    return [replace(view, **texts.get(view.key, {})) for view in given]
-
-
-def list_event(event: gr.EventData) -> tuple[str, str]:
-    """Read what the page's list tells: its rows, and the key of a view that is to go."""
-    data = event._data if isinstance(event._data, dict) else {}
-    return str(data.get("rows", "[]")), str(data.get("remove", ""))
+    texts = read_rows(rows, _NUMBERS, "panoramas")
+    return [replace(view, **dict[str, Any](texts.get(view.key, {}))) for view in given]
 
 
 def list_html(given: Sequence[GivenView]) -> str:
@@ -220,17 +179,16 @@ def _given(path: Path, taken: set[str]) -> GivenView:
     from generation.media.panorama import open_panorama
 
     panorama = open_panorama(path)
-    number = next(n for n in range(1, len(taken) + 2) if f"v{n}" not in taken)
     place, heading = panorama.place, panorama.heading_deg
     unknown = ("its file does not tell where its middle looks: north is assumed",)
     return GivenView(
-        key=f"v{number}",
+        key=new_key("v", sorted(taken)),
         file=str(path),
         name=path.name,
         thumb=_thumb(panorama.pixels),
-        lat="" if place is None else _text(round(place.lat, 6)),  # a decimetre
-        lon="" if place is None else _text(round(place.lon, 6)),
-        heading=_text(round(heading or 0.0, 3) % 360),
+        lat="" if place is None else number_text(round(place.lat, 6)),  # a decimetre
+        lon="" if place is None else number_text(round(place.lon, 6)),
+        heading=number_text(round(heading or 0.0, 3) % 360),
         notes=(*panorama.notes, *(unknown if heading is None else ())),
     )
 
@@ -252,7 +210,7 @@ def _row(number: int, view: GivenView) -> str:
     )
     notes = "".join(f'<p class="ts-caption">{escape(note)}</p>' for note in view.notes)
     return (
-        f'<li data-view="{escape(view.key)}"><div class="ts-view-head"><b>{number}</b>'
+        f'<li data-row="{escape(view.key)}"><div class="ts-view-head"><b>{number}</b>'
         f'<img src="{view.thumb}" alt=""><span title="{name}">{name}</span>'
         f'<button type="button" class="ts-chip" data-remove="{escape(view.key)}" '
         f'aria-label="Remove panorama {number}, {name}">Remove</button></div>'
@@ -306,17 +264,3 @@ def _arrow(u: float, v: float, heading_deg: float | None) -> str:
         f'<span class="ts-look" style="left:{u:.3%};top:{v:.3%};'
         f'transform:rotate({heading_deg % 360:.1f}deg)"></span>'
     )
-
-
-def number_of(text: object) -> float | None:
-    """Read what was typed as a number; None where it is none."""
-    try:
-        value = float(str(text).replace(",", "."))
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _text(value: float | None) -> str:
-    """Write a number so that it reads back as it was."""
-    return "" if value is None else repr(float(value)).removesuffix(".0")

@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 from generation.errors import InvalidSpecError, TerrascapeError
 from generation.geo.layout import Layout
 from generation.geo.sources import open_source
-from generation.media.artifact import Artifact, pixels_sha256, stem_of
+from generation.media.artifact import Artifact, pixels_sha256, read_artifact, stem_of
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
 from generation.studio.form import SHARED, Form
@@ -42,10 +42,7 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         InvalidSpecError: It is no satellite image.
     """
     spec, note = artifact.spec, ""
-    if spec.kind != "satellite":
-        raise InvalidSpecError(
-            f"this is a {spec.kind} (open it in the tab of its kind, or drop a satellite image)"
-        )
+    refuse_others(spec, "satellite")
     choice, file = spec.layout, None
     if spec.layout_path is not None or _was_online(artifact):
         file, note = _layout_in_reach(artifact, out)
@@ -62,6 +59,22 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         **{name: getattr(spec, name) for name in SHARED},
     )
     return Restored(form, "; ".join(each for each in (note, of_sound) if each))
+
+
+def refuse_others(spec: RunSpec, kind: str) -> None:
+    """Take a render of one kind only.
+
+    Raises:
+        InvalidSpecError: It is of another kind.
+    """
+    if spec.kind != kind:
+        is_one, wanted = (
+            "a satellite image" if each == "satellite" else f"a {each}"
+            for each in (spec.kind, kind)
+        )
+        raise InvalidSpecError(
+            f"this is {is_one} (open it in the tab of its kind, or drop {wanted})"
+        )
 
 
 def find_picture(artifact: Artifact, out: Path) -> Path | None:
@@ -124,6 +137,55 @@ def _sound_in_reach(spec: RunSpec, out: Path) -> tuple[str, str | None, str]:
     if there is not None and file_sha256(path) == spec.sound_sha256:
         return "file", there, ""
     return "file", None, f"its sound {path.name!r} is not among the results: choose it again"
+
+
+def latest(out: Path, kind: str, ending: str, limit: int) -> list[Artifact]:
+    """Open the manifests of a folder's latest renders, newest first; damaged ones are left out.
+
+    Args:
+        out: The folder of the results.
+        kind: Of the renders.
+        ending: Of the file that must lie beside a manifest.
+        limit: How many are wanted.
+    """
+    found: list[Artifact] = []
+    manifests = out.glob(f"{kind}_*.json")
+    for path in sorted(manifests, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        try:
+            artifact = read_artifact(path)
+        except TerrascapeError:
+            continue
+        if artifact.spec.kind == kind and artifact.sibling(ending).is_file():
+            found.append(artifact)
+        if len(found) == limit:
+            break
+    return found
+
+
+def files_beside(path: Path, endings: Iterable[str]) -> dict[str, Path]:
+    """Give the files that lie beside a render's file and share its stem, by ending."""
+    stem, known = path.name, list(endings)
+    for ending in sorted(known, key=len, reverse=True):
+        if stem.endswith(ending):
+            stem = stem.removesuffix(ending)
+            break
+    found = {ending: path.with_name(f"{stem}{ending}") for ending in known}
+    return {ending: file for ending, file in found.items() if file.is_file()}
+
+
+def files_among(artifact: Artifact, out: Path, endings: Iterable[str]) -> dict[str, Path]:
+    """Give the files of an opened render: those among the results if they are the same render.
+
+    Where they are not, the opened file alone, unless it is a manifest.
+    """
+    known = list(endings)
+    for manifest in sorted(out.glob(f"{stem_of(artifact.spec)}*.json")):
+        try:
+            if read_artifact(manifest).record == artifact.record:
+                return files_beside(manifest, known)
+        except TerrascapeError:
+            continue
+    return {artifact.ending: artifact.path} if artifact.ending != ".json" else {}
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,6 @@
 """The satellite tab: a place, a layout, a prompt; the picture beside its layout."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -9,31 +8,32 @@ from typing import Any
 import gradio as gr
 import numpy as np
 
-from generation.errors import CancelledError, InvalidSpecError, TerrascapeError
+from generation.errors import InvalidSpecError, TerrascapeError
 from generation.geo.layers import EmbeddedSource
 from generation.geo.overpass import MIN_ZOOM
-from generation.media.artifact import Artifact, read_artifact
+from generation.media.artifact import Artifact
 from generation.studio import stage
 from generation.studio.controls import Controls
 from generation.studio.drawing import BRUSH_JS, Drawing, canvas, read_drawing
-from generation.studio.form import Form, random_seed
-from generation.studio.map_widget import (
-    RegionMap,
-    clicked,
-    find_example,
-    picked,
-    region_html,
-    world_html,
-    world_location,
+from generation.studio.events import (
+    QUIET,
+    Changes,
+    dropped_result,
+    end_text,
+    example_click,
+    picked_result,
+    pressable,
+    raise_error,
+    told,
+    went_well,
+    why,
+    world_click,
 )
+from generation.studio.form import Form, random_seed
+from generation.studio.map_widget import RegionMap, clicked, region_html, world_html
 from generation.studio.recall import restore
 from generation.studio.sounds import describe_sound, file_or_refuse
-from generation.studio.worker import Desk, Job, StreetJob, Work
-
-Changes = dict[Any, Any]
-"""Components of the page and what they change to."""
-OURS = "This is a mistake of ours; what happened is told where the studio was started."
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
+from generation.studio.worker import Desk, Job, StreetJob
 
 
 class SatelliteTab:
@@ -56,10 +56,10 @@ class SatelliteTab:
             self.fields,
             self.shown,
             trigger_mode="always_last",
-            **_QUIET,
+            **QUIET,
         )
-        ui.choice.change(self.choose_layout, self.fields, ui.layout_extras, **_QUIET)
-        page.load(self.remember, None, ui.history, **_QUIET)
+        ui.choice.change(self.choose_layout, self.fields, ui.layout_extras, **QUIET)
+        page.load(self.remember, None, ui.history, **QUIET)
         self._wire_place()
         self._wire_layout()
         self._wire_sound()
@@ -67,42 +67,42 @@ class SatelliteTab:
 
     def _wire_place(self) -> None:
         ui = self.ui
-        ui.world.click(self.pick_world, None, [ui.lat, ui.lon], **_QUIET)
-        ui.region.click(self.pick_region, self.fields, [ui.lat, ui.lon], **_QUIET)
-        ui.examples.click(self.pick_example, None, [ui.lat, ui.lon, ui.prompt], **_QUIET)
+        ui.world.click(world_click, None, [ui.lat, ui.lon], **QUIET)
+        ui.region.click(self.pick_region, self.fields, [ui.lat, ui.lon], **QUIET)
+        ui.examples.click(self.pick_example, None, [ui.lat, ui.lon, ui.prompt], **QUIET)
 
     def _wire_layout(self) -> None:
         ui = self.ui
-        ui.upload.upload(lambda path: path, ui.upload, ui.file, **_QUIET)
-        ui.upload.clear(lambda: None, None, ui.file, **_QUIET)
+        ui.upload.upload(lambda path: path, ui.upload, ui.file, **QUIET)
+        ui.upload.clear(lambda: None, None, ui.file, **QUIET)
         fetched = ui.fetch.click(
             self.fetch_streets,
             self.fields,
             [ui.layout, ui.fetch, ui.stop_fetch],
             trigger_mode="once",
             concurrency_limit=None,
-            **_QUIET,
+            **QUIET,
         )
-        fetched.success(self.refresh, self.fields, self.shown, **_QUIET)  # the place may have moved
-        ui.stop_fetch.click(self.stop_fetch, None, ui.stop_fetch, **_QUIET)
+        fetched.success(self.refresh, self.fields, self.shown, **QUIET)  # the place may have moved
+        ui.stop_fetch.click(self.stop_fetch, None, ui.stop_fetch, **QUIET)
         gr.on(
             [ui.paint.change, ui.brush.change], None, [ui.paint, ui.brush], ui.editor, js=BRUSH_JS
         )
-        ui.start_over.click(self.start_drawing, self.fields, [ui.editor, ui.drawing], **_QUIET)
+        ui.start_over.click(self.start_drawing, self.fields, [ui.editor, ui.drawing], **QUIET)
         ui.editor.input(
-            self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **_QUIET
+            self.read_canvas, ui.editor, ui.drawing, trigger_mode="always_last", **QUIET
         )
 
     def _wire_sound(self) -> None:
         ui, told = self.ui, [self.ui.sound_file, self.ui.sound_about]
-        ui.heard.change(choose_sound, ui.heard, ui.sound_extras, **_QUIET)
-        ui.sound_upload.upload(take_sound, ui.sound_upload, told, **_QUIET)
-        ui.sound_upload.clear(lambda: (None, ""), None, told, **_QUIET)
+        ui.heard.change(choose_sound, ui.heard, ui.sound_extras, **QUIET)
+        ui.sound_upload.upload(take_sound, ui.sound_upload, told, **QUIET)
+        ui.sound_upload.clear(lambda: (None, ""), None, told, **QUIET)
 
     def _wire_render(self) -> None:
         ui = self.ui
         results = [ui.stage, ui.downloads, *ui.files, ui.history]
-        ui.new_seed.click(random_seed, None, ui.seed, **_QUIET)
+        ui.new_seed.click(random_seed, None, ui.seed, **QUIET)
         rendered = gr.on(
             [ui.render.click, ui.prompt.submit],
             self.render,
@@ -110,13 +110,13 @@ class SatelliteTab:
             [ui.render, ui.cancel, ui.seed, *results],
             trigger_mode="once",
             concurrency_limit=None,
-            **_QUIET,
+            **QUIET,
         )
-        rendered.success(self.refresh, self.fields, self.shown, **_QUIET)  # streets may have come
-        ui.cancel.click(self.cancel, None, ui.cancel, **_QUIET)
+        rendered.success(self.refresh, self.fields, self.shown, **QUIET)  # streets may have come
+        ui.cancel.click(self.cancel, None, ui.cancel, **QUIET)
         restored = [*self.fields, ui.keep, ui.upload, ui.sound_upload, ui.sound_about, *results]
-        ui.history.click(self.bring_back, None, restored, **_QUIET)
-        ui.open.upload(self.open_file, ui.open, restored, **_QUIET)
+        ui.history.click(self.bring_back, None, restored, **QUIET)
+        ui.open.upload(self.open_file, ui.open, restored, **QUIET)
 
     # What is shown while the fields change
 
@@ -162,12 +162,6 @@ class SatelliteTab:
 
     # The place
 
-    def pick_world(self, event: gr.EventData) -> tuple[float, float]:
-        """Take a click on the map of the world."""
-        with told():
-            place = world_location(*clicked(event))
-        return round(place.lat, 2), round(place.lon, 2)
-
     def pick_region(self, event: gr.EventData, *values: object) -> tuple[float, float]:
         """Take a click on the map of the surroundings."""
         with told():
@@ -176,8 +170,7 @@ class SatelliteTab:
 
     def pick_example(self, event: gr.EventData) -> tuple[float, float, str]:
         """Take one of the example places."""
-        with told():
-            place = find_example(picked(event))
+        place = example_click(event)
         return place.lat, place.lon, place.prompt
 
     # The layout
@@ -214,21 +207,21 @@ class SatelliteTab:
             if not form.asks:
                 raise InvalidSpecError(_out_of_sight(form) or f"tick {stage.ALLOW!r} first")
             job = StreetJob(self.desk, form.place().window())
-        with self._watched(visitor, job):
-            yield {ui.fetch: gr.update(interactive=False), ui.stop_fetch: _pressable(True)}
+        with self.desk.watched(visitor, job):
+            yield {ui.fetch: gr.update(interactive=False), ui.stop_fetch: pressable(True)}
             for progress in job.watch():
                 yield {ui.layout: stage.asking_html(progress)}
         yield {
-            ui.layout: self._preview(form) if _went_well(job) else stage.refused_html(_why(job)),
-            ui.fetch: _pressable(True),
-            ui.stop_fetch: _pressable(False),
+            ui.layout: self._preview(form) if went_well(job) else stage.refused_html(why(job)),
+            ui.fetch: pressable(True),
+            ui.stop_fetch: pressable(False),
         }
         raise_error(job)
 
     def stop_fetch(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
         """Wait for the map server no longer."""
         self.desk.stop(request.session_hash or "", StreetJob)
-        return _pressable(False)
+        return pressable(False)
 
     # The render
 
@@ -243,11 +236,11 @@ class SatelliteTab:
             spec = form.spec(self.desk.out)
             layout = None if form.asks else stage.image_uri(form.layout())
         job = Job(spec, self.desk, online=form.asks)
-        with self._watched(visitor, job):
+        with self.desk.watched(visitor, job):
             yield {
                 ui.seed: str(spec.seed),
                 ui.render: gr.update(interactive=False, value="Rendering…"),
-                ui.cancel: _pressable(True),
+                ui.cancel: pressable(True),
                 ui.stage: stage.running_stage(job.progress, layout),
                 ui.downloads: gr.update(visible=False),
             }
@@ -257,24 +250,15 @@ class SatelliteTab:
         yield {**self._idle(), **self._ended(job, layout)}
         raise_error(job)
 
-    @contextmanager
-    def _watched(self, visitor: str, work: Work) -> Iterator[None]:
-        """Run work while somebody watches: until the page is closed or loaded anew."""
-        self.desk.begin(visitor, work)
-        try:
-            yield
-        finally:
-            self.desk.end(visitor, work)
-
     def cancel(self, request: gr.Request) -> Any:  # noqa: ANN401 - an update
         """Stop the visitor's render at its next step."""
         self.desk.stop(request.session_hash or "", Job)
-        return _pressable(False)
+        return pressable(False)
 
     def _idle(self) -> Changes:
         return {
             self.ui.render: gr.update(interactive=True, value="Render"),
-            self.ui.cancel: _pressable(False),
+            self.ui.cancel: pressable(False),
         }
 
     def _ended(self, job: Job, layout: str | None) -> Changes:
@@ -291,20 +275,12 @@ class SatelliteTab:
     def bring_back(self, event: gr.EventData) -> Changes:
         """Fill the page with an earlier result."""
         with told():
-            name = picked(event)
-            path = self.desk.out / f"{name}.json"
-            if not name or Path(name).name != name or not path.is_file():
-                raise InvalidSpecError(
-                    "that result is not in the folder any more (reload the page)"
-                )
-            return self._restored(read_artifact(path))
+            return self._restored(picked_result(event, self.desk.out))
 
     def open_file(self, path: str | None) -> Changes:
         """Fill the page from a rendered file of any folder."""
         with told():
-            if not path:
-                raise InvalidSpecError("no file came (drop a .png, .tif or .json of Terrascape)")
-            return self._restored(read_artifact(Path(path)))
+            return self._restored(dropped_result(path, ".png, .tif or .json"))
 
     def _restored(self, artifact: Artifact) -> Changes:
         ui, back = self.ui, restore(artifact, self.desk.out)
@@ -346,42 +322,6 @@ def take_sound(path: str | None) -> tuple[str | None, str]:
     return path, f'<p class="ts-caption" role="status">Taken: {text}.</p>'
 
 
-@contextmanager
-def told() -> Iterator[None]:
-    """Turn a person's mistake into a message on the page."""
-    try:
-        yield
-    except TerrascapeError as error:
-        raise refusal(error) from error
-
-
-def refusal(error: TerrascapeError) -> gr.Error:
-    """Give the message for a mistake that a person can mend."""
-    return gr.Error(stage.page_words(str(error)), title="Not possible", print_exception=False)
-
-
-def end_text(work: Work) -> str:
-    """Say how work ended that has no result."""
-    return "Stopped. Nothing was saved." if _went_well(work) else f"Not drawn: {_why(work)}"
-
-
-def raise_error(work: Work) -> None:
-    """Tell what went wrong with some work; a person's own stop is nothing wrong."""
-    if isinstance(work.error, TerrascapeError):
-        if not _went_well(work):
-            raise refusal(work.error)
-    elif work.error is not None:
-        raise gr.Error(OURS, title="Not done") from work.error
-
-
-def _went_well(work: Work) -> bool:
-    return work.error is None or isinstance(work.error, CancelledError)
-
-
-def _why(work: Work) -> str:
-    return str(work.error) if isinstance(work.error, TerrascapeError) else OURS
-
-
 def _out_of_sight(form: Form) -> str:
     """Say why streets are allowed and still not asked for; empty if that is not so."""
     if form.asks or not form.online or form.choice != "auto":
@@ -390,10 +330,6 @@ def _out_of_sight(form: Form) -> str:
         f"zoom {form.zoom} shows no streets: OpenStreetMap is asked from zoom {MIN_ZOOM} on "
         "(raise the zoom in the settings)"
     )
-
-
-def _pressable(yes: bool) -> Any:  # noqa: ANN401 - an update
-    return gr.update(interactive=yes)
 
 
 def _ending(path: Path) -> str:

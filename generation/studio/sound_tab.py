@@ -10,16 +10,15 @@ from generation.errors import InvalidSpecError, TerrascapeError, shown
 from generation.geo.location import Location
 from generation.spec import MAX_PROMPT
 from generation.studio.controls import FIRST
+from generation.studio.events import OURS, QUIET, Changes, told, world_click
 from generation.studio.map_widget import (
     CHIPS_JS,
     CLICK_JS,
-    clicked,
     picked,
     place_at,
     world_html,
-    world_location,
 )
-from generation.studio.satellite_tab import OURS, Changes, SatelliteTab, told
+from generation.studio.satellite_tab import SatelliteTab
 from generation.studio.sound_hits import (
     QUERIES,
     asking_hits,
@@ -37,7 +36,6 @@ from generation.studio.worker import Desk
 KINDS = (("Places", "tile"), ("Clips", "clip"), ("Sentences", "caption"))
 """Labels and values of the kinds of results."""
 _HTML = {"apply_default_css": False}
-_QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 
 
 class SoundTab:
@@ -139,17 +137,17 @@ class SoundTab:
             [self.text, *asked],
             told_of,
             trigger_mode="once",
-            **_QUIET,
+            **QUIET,
         )
-        self.clip.upload(self.search_clip, asked, told_of, trigger_mode="once", **_QUIET)
-        self.queries.click(self.search_example, asked, told_of, trigger_mode="once", **_QUIET)
+        self.clip.upload(self.search_clip, asked, told_of, trigger_mode="once", **QUIET)
+        self.queries.click(self.search_example, asked, told_of, trigger_mode="once", **QUIET)
         moved = [*self.place, self.world, self.chosen]
-        self.hits.click(self.pick_hit, self.overlay, moved, **_QUIET)
-        self.world.click(self.pick_world, None, [*self.place, self.chosen], **_QUIET)
+        self.hits.click(self.pick_hit, self.overlay, moved, **QUIET)
+        self.world.click(self.pick_world, None, [*self.place, self.chosen], **QUIET)
         self.tab.select(
-            self.show_place, [*self.place, self.overlay], [self.world, self.chosen], **_QUIET
+            self.show_place, [*self.place, self.overlay], [self.world, self.chosen], **QUIET
         )
-        self.draw.click(lambda: gr.Tabs(selected="satellite"), None, self.tabs, **_QUIET)
+        self.draw.click(lambda: gr.Tabs(selected="satellite"), None, self.tabs, **QUIET)
 
     def search(self, text: str | None, *values: object) -> Iterator[Changes]:
         """Ask in words, or with the clip where there are none."""
@@ -194,9 +192,7 @@ class SoundTab:
 
     def pick_world(self, event: gr.EventData) -> tuple[float, float, str]:
         """Take a click on the map of the world, whose own script moves the pin."""
-        with told():
-            place = world_location(*clicked(event))
-        lat, lon = round(place.lat, 2), round(place.lon, 2)
+        lat, lon = world_click(event)
         return lat, lon, place_html(Location(lat, lon))
 
     def pick_hit(self, event: gr.EventData, overlay: str) -> tuple[float, float, str, str]:

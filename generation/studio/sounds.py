@@ -25,15 +25,30 @@ def describe_sound(path: Path) -> str:
         InvalidSpecError: It is too large, or a TIFF without a place or of other bands than RGB.
         MissingFileError: It is not there any more.
     """
-    from generation.media.audio import decode_audio
     from generation.media.geotiff import TIFF_MAGICS, geotiff_image
 
     data = read_bytes(path)
     if data[:4] in TIFF_MAGICS:
         picture = geotiff_image(data)
         return f"the image of a place, {picture.center.lat:.2f}, {picture.center.lon:.2f}"
-    seconds = decode_audio(data, path.name, max_seconds=MAX_HEARD_S).seconds
-    return f"a recording of {seconds:.1f} s"
+    return _recording_text(data, path.name)
+
+
+def describe_recording(path: Path) -> str:
+    """Decode a recording, whole, and tell in a few words what it is.
+
+    Raises:
+        AudioError: It is no sound, or longer than ``MAX_HEARD_S``.
+        InvalidSpecError: It is too large.
+        MissingFileError: It is not there any more.
+    """
+    return _recording_text(read_bytes(path), path.name)
+
+
+def _recording_text(data: bytes, name: str) -> str:
+    from generation.media.audio import decode_audio
+
+    return f"a recording of {decode_audio(data, name, max_seconds=MAX_HEARD_S).seconds:.1f} s"
 
 
 def keep_sound(path: Path, out: Path) -> Path:

@@ -10,17 +10,18 @@ from generation.errors import TerrascapeError
 from generation.geo.layout import CLASSES, Layout
 from generation.geo.mercator import Window
 from generation.geo.overpass import TOTAL_S
-from generation.media.artifact import Artifact, read_artifact
+from generation.media.artifact import Artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
 from generation.studio.map_widget import place_text, size_text
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
-from generation.studio.recall import find_layout, find_picture
+from generation.studio.recall import find_layout, find_picture, latest
 from generation.studio.worker import Progress
 
 HISTORY = 12
 """How many results the strip shows."""
 BADGE = '<span class="ts-badge" title="Made by a model; not a photograph">synthetic image</span>'
+SOUND_BADGE = '<span class="ts-badge" title="Made by a model; not recorded">synthetic sound</span>'
 _PHASES = {
     "waiting": "Waiting for another render",
     "loading": "Loading the model and the layout",
@@ -139,24 +140,16 @@ def history_html(artifacts: Sequence[Artifact], shown: str = "") -> str:
     """List the latest results as thumbnails."""
     if not artifacts:
         return '<p class="ts-caption">Results appear here; press one to bring all of it back.</p>'
-    thumbs = "".join(_thumb(artifact, shown) for artifact in artifacts)
+    thumbs = "".join(
+        thumb_html(each, ".png", each.spec.prompt[:80] or _point(each.spec), shown)
+        for each in artifacts
+    )
     return f'<div class="ts-strip" role="group" aria-label="Latest results">{thumbs}</div>'
 
 
 def recent(out: Path, limit: int = HISTORY) -> list[Artifact]:
     """Open the latest results of a folder, newest first; damaged ones are left out."""
-    found: list[Artifact] = []
-    manifests = sorted(out.glob("*.json"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    for path in manifests:
-        try:
-            artifact = read_artifact(path)
-        except TerrascapeError:
-            continue
-        if artifact.sibling(".png").is_file():
-            found.append(artifact)
-        if len(found) == limit:
-            break
-    return found
+    return latest(out, "satellite", ".png", limit)
 
 
 def image_uri(layout: Layout | None) -> str | None:
@@ -171,12 +164,12 @@ def page_words(text: str) -> str:
     return escape(text)
 
 
-def doing(progress: Progress) -> str:
-    """Say in a few words what is being done."""
+def doing(progress: Progress, loading: str = _PHASES["loading"]) -> str:
+    """Say in a few words what is being done; ``loading`` is what is loaded."""
     if progress.phase == "asking":
         return f"Asking OpenStreetMap, {progress.waited_s} s of at most {TOTAL_S:.0f} s"
     if progress.phase != "drawing":
-        return _PHASES[progress.phase]
+        return loading if progress.phase == "loading" else _PHASES[progress.phase]
     text = f"Step {progress.step} of {progress.steps}"
     return text if progress.left_s is None else f"{text}, about {progress.left_s:.0f} s left"
 
@@ -267,6 +260,10 @@ def notes_html(texts: Sequence[str]) -> str:
     return "".join(_note(text) for text in texts)
 
 
+def _point(spec: RunSpec) -> str:
+    return f"{spec.lat:.2f}, {spec.lon:.2f}"
+
+
 def _heard(spec: RunSpec) -> str:
     if not spec.has_sound:
         return ""
@@ -284,15 +281,22 @@ def _credit(text: str) -> str:
     return f'<p class="ts-credit">{escape(text)}</p>' if text else ""
 
 
-def _thumb(artifact: Artifact, shown: str) -> str:
-    spec, name = artifact.spec, artifact.path.stem
-    about = escape(spec.prompt[:80] or f"{spec.lat:.2f}, {spec.lon:.2f}")
+def thumb_html(artifact: Artifact, ending: str, about: str, shown: str) -> str:
+    """Show a render small, to be pressed; nothing if its picture cannot be read.
+
+    Args:
+        artifact: A manifest.
+        ending: Of the picture.
+        about: What it is of, read aloud.
+        shown: Stem of the render that is on the stage.
+    """
+    name, words = artifact.path.stem, escape(about)
     current = ' aria-current="true"' if name == shown else ""
     try:
-        source = thumb_uri(artifact.sibling(".png"))
-    except TerrascapeError:
+        source = thumb_uri(artifact.sibling(ending))
+    except (TerrascapeError, OSError):
         return ""
     return (
-        f'<button type="button" class="ts-thumb" data-pick="{escape(name)}" title="{about}"'
-        f'{current}><img src="{source}" alt="{about}"></button>'
+        f'<button type="button" class="ts-thumb" data-pick="{escape(name)}" title="{words}"'
+        f'{current}><img src="{source}" alt="{words}"></button>'
     )

@@ -79,7 +79,7 @@ CSS = (
 #ts-palette label span { margin: 0; }
 #ts-palette input { width: 15px; height: 15px; border-radius: 4px; border: 1px solid #0003;
   background-image: none !important; }
-:is(#ts-downloads, #ts-pano-downloads) { align-items: center; }
+.ts-downloads { align-items: center; }
 #ts-editor { border: 1px solid var(--border-color-primary) !important; border-radius: 10px;
   background: var(--background-fill-secondary); overflow: hidden !important; }
 #ts-editor .image-container { background: transparent; }
@@ -184,21 +184,52 @@ CSS = (
 .ts-view-head img { width: 96px; height: 24px; border-radius: 4px; margin: 0; display: block; }
 .ts-view-head span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
 .ts-view-fields { display: grid; grid-template-columns: repeat(3, 1fr); gap: 8px; margin-top: 8px; }
-.ts-view-fields label { display: grid; gap: 3px; font-size: .76rem; min-width: 0;
+.ts-views label { display: grid; gap: 3px; font-size: .76rem; min-width: 0;
   color: var(--body-text-color-subdued); }
-.ts-view-fields input { width: 100%; min-width: 0; padding: 6px 8px; font-size: .86rem;
+
+.ts-source-head { display: grid; grid-template-columns: auto 1fr auto; gap: 10px;
+  align-items: center; font-size: .86rem; }
+.ts-source-head span { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.ts-source-fields { display: grid; grid-template-columns: 6rem 6rem 1fr; gap: 4px 12px;
+  margin-top: 8px; align-items: end; }
+.ts-views li input { width: 100%; min-width: 0; padding: 6px 8px; font-size: .86rem;
   border-radius: 7px; border: 1px solid var(--border-color-primary);
   background: var(--background-fill-primary); color: var(--body-text-color); }
+.ts-source-fields .ts-caption { padding-bottom: 7px; }
+.ts-own, [data-edited] .ts-kept { display: none; }
+[data-edited] .ts-own { display: inline; }
+.ts-found { display: grid; grid-template-columns: 116px 1fr; gap: 12px; align-items: start; }
+.ts-found .ts-caption { margin: 0; }
+.ts-found .ts-badge { font-size: .6rem; left: 5px; bottom: 5px; padding: 1px 6px; }
+.ts-seen { aspect-ratio: auto; }
+.ts-seen img { height: auto; }
+.ts-seen .ts-badge { left: auto; right: 20px; bottom: auto; top: 14px; }
+.ts-unheard { aspect-ratio: 4 / 1; min-height: 84px; }
+.ts-player { width: 100%; margin-top: 12px; display: block; }
+.ts-source { grid-template-columns: 1fr; }
+.ts-tried { margin-top: 4px; font-size: .82rem; }
+.ts-tried summary { cursor: pointer; color: var(--body-text-color-subdued); }
+.ts-tried table { border-collapse: collapse; margin: 6px 0 0; font-variant-numeric: tabular-nums; }
+.ts-tried :is(th, td) { text-align: right; padding: 2px 14px 2px 0; font-weight: 400; border: 0; }
+.ts-tried th:first-child { text-align: left !important; white-space: nowrap; }
+.ts-tried thead th { color: var(--body-text-color-subdued); }
+.ts-tried .ts-best :is(th, td) { font-weight: 650; }
+.ts-after { margin-top: 14px; }
+.ts-strip.ts-sounds { grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); }
+.ts-sounds .ts-thumb { aspect-ratio: 2 / 1; }
+.ts-sounds .ts-thumb img { object-fit: fill; }
 
 @media (max-width: 640px) {
+  .ts-source-fields { grid-template-columns: 1fr 1fr; }
+  .ts-source-fields .ts-caption { grid-column: 1 / -1; padding: 0; }
   .ts-pano[data-heading] { aspect-ratio: 4 / 3; }
   .ts-crops { grid-template-columns: 1fr 1fr; }
   .ts-views .ts-chip { min-height: 40px; }
   .ts-attention .ts-frame { overflow-x: auto; }
   .ts-attention .ts-frame img { width: 760px; max-width: none; }
-  #ts-pano-satellite .wrap { display: grid; grid-template-columns: 1fr 1fr; }
-  #ts-pano-downloads button { min-height: 40px; padding: 0 6px; }
+  .ts-fours .wrap { display: grid; grid-template-columns: 1fr 1fr; }
   .ts-card { padding: 12px !important; }
+  #ts-tabs .tab-container button { padding: 0 9px; }
   .ts-head { gap: 8px; }
   .ts-head p { flex-basis: 100%; order: 3; }
   .ts-head .ts-badge { margin-left: auto; }
@@ -212,10 +243,10 @@ CSS = (
   .ts-stage[aria-busy] figure:nth-child(2) { display: none; }  /* the steps are told in its place */
   #ts-choice .wrap { display: grid; grid-template-columns: 1fr 1fr; }
   .ts-pair .ts-frame:not(.ts-live):has(.ts-empty) { aspect-ratio: 4 / 1; }
-  #ts-downloads button { min-height: 40px; padding: 0 6px; }
+  .ts-downloads button { min-height: 40px; padding: 0 6px; }
   #ts-editor { height: 330px !important; }
   /* always within reach of the thumb */
-  :is(#ts-actions, #ts-pano-actions) { position: fixed; inset: auto 0 0; z-index: 50;
+  .ts-actions { position: fixed; inset: auto 0 0; z-index: 50;
     flex-wrap: nowrap;
     padding: 10px 16px calc(10px + env(safe-area-inset-bottom));
     background: var(--background-fill-primary); border-top: 1px solid var(--border-color-primary);
@@ -227,14 +258,22 @@ CSS = (
 """
 )
 
-SCROLL_JS = """
-document.addEventListener('click', (event) => {
-  if (window.innerWidth >= 900 || !event.target.closest('#ts-render')) return;
-  const result = document.getElementById('ts-result');
-  setTimeout(() => result.scrollIntoView({behavior: 'smooth', block: 'start'}), 500);
-});
+
+def scroll_js(press: str, result: str) -> str:
+    """Bring a result into sight where it lies below what was pressed, as on a phone.
+
+    Args:
+        press: The button in the page.
+        result: What is shown, once its frame has grown.
+    """
+    return f"""
+document.addEventListener('click', (event) => {{
+  if (window.innerWidth >= 900 || !event.target.closest('#{press}')) return;
+  const result = document.getElementById('{result}');
+  setTimeout(() => result.scrollIntoView({{behavior: 'smooth', block: 'start'}}), 500);
+}});
 """
-"""On a phone the result lies below what was pressed; it is shown once its frame has grown."""
+
 
 MARK = (
     '<svg viewBox="0 0 32 32" aria-hidden="true"><circle cx="16" cy="16" r="15" fill="#89b9d0"/>'
@@ -286,8 +325,8 @@ def header_html() -> str:
     """Give the page's head: what this is, and that what it shows is synthetic."""
     return (
         f'<header class="ts-head">{MARK}<h1>Terrascape</h1>'
-        "<p>Draws what a place may look like, from above and all around, and finds what it may "
-        "sound like, on this machine.</p>"
-        '<span class="ts-badge" title="Every image here is made by a model">synthetic images'
-        "</span></header>"
+        "<p>Draws what a place may look like, from above and all around, and finds and makes what "
+        "it may sound like, on this machine.</p>"
+        '<span class="ts-badge" title="Every image and sound here is made by a model">'
+        "all synthetic</span></header>"
     )

@@ -1,7 +1,8 @@
 """Work in the background: watched while it goes, stopped at its next step when asked to.
 
-Two kinds: a ``Job`` renders and saves, a ``StreetJob`` asks the map server alone, for a look before
-the render. Each visitor has at most one of a kind; all share one seat at the model.
+A ``Job`` renders and saves, a ``StreetJob`` asks the map server alone, for a look before the
+render, a ``SuggestJob`` looks for what could be heard, a ``PostcardJob`` makes all kinds of one
+place. Each visitor has at most one of a kind; all share one seat at the model.
 """
 
 import threading
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import UInt8
@@ -22,6 +24,10 @@ from generation.media.artifact import Rendered, save_render
 from generation.media.folder import output_folder
 from generation.registry import GALLERY
 from generation.spec import RunSpec
+
+if TYPE_CHECKING:
+    from generation.pipelines.overhead import Overhead
+    from generation.pipelines.soundscape_plan import Plan
 
 LOOK_S = 0.25
 """How often a watcher is told something, at most and at least."""
@@ -80,6 +86,15 @@ class Desk:
         if self.work.get((visitor, type(work))) is work:
             del self.work[visitor, type(work)]
 
+    @contextmanager
+    def watched(self, visitor: str, work: "Work") -> Iterator[None]:
+        """Run work while somebody watches: until the page is closed or loaded anew."""
+        self.begin(visitor, work)
+        try:
+            yield
+        finally:
+            self.end(visitor, work)
+
     def close(self) -> None:
         """Stop all work, and take the seat and the ear so that no more is begun.
 
@@ -126,6 +141,7 @@ class Work(threading.Thread):
         self.progress = Progress(steps=steps)
         self.streets: Layout | None = None
         self.error: BaseException | None = None
+        self._began = 0.0
 
     def run(self) -> None:
         """Do it, and keep what went wrong for the watcher."""
@@ -185,6 +201,23 @@ class Work(threading.Thread):
         self.streets = got
         self.desk.keep_streets(got)
 
+    @contextmanager
+    def _seated(self) -> Iterator[None]:
+        while not self.desk.seat.acquire(timeout=LOOK_S):
+            if self.stopped.is_set():
+                raise CancelledError("stopped while waiting for another render, as asked")
+        try:
+            yield
+        finally:
+            self.desk.seat.release()
+
+    def _step(self, step: int, steps: int, preview: np.ndarray | None) -> None:
+        now = time.monotonic()
+        if step <= self.progress.step or not self._began:  # the first step also pays for warming up
+            self._began = now
+        left = (now - self._began) / (step - 1) * (steps - step) if step > 1 else None
+        self._tell(phase="drawing", step=step, steps=steps, preview=preview, left_s=left)
+
     def _tell(self, **changes: object) -> None:
         self.progress = replace(self.progress, **changes)  # type: ignore[arg-type]  # its fields
 
@@ -215,11 +248,15 @@ class Job(Work):
         self.spec, self.online = spec, online
         self.result: Rendered | None = None
         self.paths: list[Path] = []
-        self._began = 0.0
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room that its files take at most, about."""
+        return 9 * self.spec.size**2 + 1_000_000
 
     def do(self) -> None:
         """Ask for streets if allowed, wait for the seat, render, save."""
-        with output_folder(self.desk.out, 9 * self.spec.size**2 + 1_000_000):
+        with output_folder(self.desk.out, self.needed_bytes):
             if self.online:
                 self.ask_streets(self.spec.window())
             self._tell(phase="waiting")
@@ -241,22 +278,56 @@ class Job(Work):
                 self.paths = save_render(result, self.desk.out)
                 self.result = result
 
-    @contextmanager
-    def _seated(self) -> Iterator[None]:
-        while not self.desk.seat.acquire(timeout=LOOK_S):
-            if self.stopped.is_set():
-                raise CancelledError("stopped while waiting for another render, as asked")
-        try:
-            yield
-        finally:
-            self.desk.seat.release()
-
-    def _step(self, step: int, steps: int, preview: np.ndarray | None) -> None:
-        now = time.monotonic()
-        self._began = self._began or now  # the first step also pays for warming up
-        left = (now - self._began) / (step - 1) * (steps - step) if step > 1 else None
-        self._tell(phase="drawing", step=step, steps=steps, preview=preview, left_s=left)
-
 
 class PanoramaJob(Job):
     """A panorama on its way to disk; a kind of its own, so that a visitor may draw both at once."""
+
+
+class SoundscapeJob(Job):
+    """A soundscape on its way to disk."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Room for a FLAC and a WAV, and the pictures beside them."""
+        return round(400_000 * self.spec.seconds) + 4_000_000
+
+
+class SuggestJob(Work):
+    """What could be heard at a place: nothing is made and nothing is saved."""
+
+    def __init__(self, spec: RunSpec, desk: Desk) -> None:
+        super().__init__(desk, spec.steps)
+        self.spec = spec
+        self.found: tuple[Plan, Overhead] | None = None
+
+    def do(self) -> None:
+        """Wait for the seat, draw the satellite image if need be, look up what is like it."""
+        with self._seated():
+            self._tell(phase="loading")
+            from generation.pipelines.soundscape_render import suggest
+
+            self.found = suggest(self.spec, on_step=self._step, cancelled=self.stopped.is_set)
+
+
+class PostcardJob(Work):
+    """A page with a place seen from above, seen all around, and heard."""
+
+    def __init__(self, spec: RunSpec, desk: Desk) -> None:
+        super().__init__(desk, spec.steps)
+        self.spec = spec
+        self.page: Path | None = None
+        self.notes: tuple[str, ...] = ()
+
+    def do(self) -> None:
+        """Wait for the seat, draw and make its parts, write the page."""
+        with self._seated():
+            self._tell(phase="loading")
+            from generation.pipelines.postcard import make_postcard
+
+            made = make_postcard(
+                self.spec.to_dict(),
+                self.desk.out,
+                on_step=self._step,
+                cancelled=self.stopped.is_set,
+            )
+            self.page, self.notes = made.page, made.notes

@@ -36,7 +36,7 @@ def test_a_file_fills_in_its_own_place_and_heading(placed, tmp_path):
     assert (views[1].lat, views[1].lon, views[1].heading) == ("", "", "0")
     assert any("north is assumed" in note for note in views[1].notes)
     shown = list_html(views)
-    assert shown.count("data-view=") == 2
+    assert shown.count("data-row=") == 2
     assert shown.count('value="46"') == 1
 
 

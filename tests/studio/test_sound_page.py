@@ -67,7 +67,7 @@ def test_a_result_is_searched_for_and_its_place_goes_next_door(address, browser)
     page.goto(address)
     page.wait_for_selector("#ts-layout .ts-legend")
 
-    page.get_by_role("tab", name="Sound").click()
+    page.get_by_role("tab", name="Sound", exact=True).click()
     page.get_by_label("What is heard").fill("waves on a beach")
     page.keyboard.press("Enter")
     page.wait_for_selector("#ts-hits .ts-hit")

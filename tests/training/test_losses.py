@@ -252,16 +252,6 @@ def test_where_all_are_alike_nothing_is_asked():
     assert loss.item() == millionth(2.2 * softplus(-1))
 
 
-def test_what_is_alike_may_belong_together():
-    a = gaussians(THREE, 0.5)
-    # five pairs of one direction, logits 3 - 2, and four across, 3 - 4: all as they should be
-    loss = gaussian_loss(a, a, ONE, 3 * ONE, bottleneck=0.0, alike=ALIKE, belong=True)
-    assert loss.item() == millionth(2.2 * softplus(-1))
-    # told that only partners belong together, two of the nine are wrong
-    loss = gaussian_loss(a, a, ONE, 3 * ONE, pseudo=0.0, bottleneck=0.0)
-    assert loss.item() == millionth(2 * (7 * softplus(-1) + 2 * softplus(1)) / 9)
-
-
 def test_being_like_oneself_changes_nothing():
     own = torch.eye(3).bool()
     a, b = gaussians(THREE, 0.5), gaussians(THREE.flip(0), 0.3)

@@ -243,14 +243,6 @@ def test_pairs_of_one_kind_of_sound_may_be_left_out(pairs, tiles, tmp_path, name
     assert any(not torch.equal(with_all.weights[k], without.weights[k]) for k in with_all.weights)
 
 
-def test_pairs_of_one_kind_of_sound_may_be_partners_of_gaussians(pairs, tiles, tmp_path):
-    partners = run("psm", pairs, tiles, tmp_path / "partners", "same_sound=partner")
-    without = run("psm", pairs, tiles, tmp_path / "without", "same_sound=left out")
-    assert any(not torch.equal(partners.weights[k], without.weights[k]) for k in without.weights)
-    with pytest.raises(SystemExit):
-        run("geoclap", pairs, tiles, tmp_path / "points", "same_sound=partner")
-
-
 def test_a_space_begins_with_the_towers_of_another(pairs, tiles, tmp_path):
     run("geoclap", pairs, tiles, tmp_path / "first")
     first = tmp_path / "first/weights"
