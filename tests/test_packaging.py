@@ -29,7 +29,7 @@ HOMES = {
         *("generation.geo.layout", "generation.geo.imagery"),
         *("generation.media.geotiff", "training.world_layers"),
     ),
-    "soundfile": ("generation.media.audio",),
+    "soundfile": ("generation.media.audio", "generation.media.sound_files"),
     "safetensors": ("generation.checkpoint",),
 }
 

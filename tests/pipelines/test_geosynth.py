@@ -281,7 +281,8 @@ def test_absent_weights_tell_what_to_get_and_where_to_put_it(home, tmp_path, mon
 def test_the_hub_is_asked_only_when_allowed_and_found_again(home, tmp_path, monkeypatch):
     asked = []
 
-    def snapshot(repository, *, online):
+    def snapshot(repository, wanted, *, online):
+        assert set(hub.WANTED) <= set(wanted)
         asked.append((repository, online))
         if repository == "MVRL/GeoSynth-Location-OSM":
             return tmp_path  # a checkpoint only

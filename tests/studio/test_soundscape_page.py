@@ -1,5 +1,6 @@
 """The soundscape tab as a person meets it: suggested, edited, brought back, made and heard."""
 
+import contextlib
 import os
 import socket
 import subprocess
@@ -12,6 +13,7 @@ from test_page import (  # noqa: F401 - fixtures, and skipped as a whole without
     PATIENCE_S,
     ROOT,
     browser,
+    sync_api,
     wait_until_ready,
 )
 
@@ -72,6 +74,18 @@ def fill(page, name, value):
     pytest.fail(f"{name} does not take {value}")
 
 
+def add(page, words, row):
+    """Write sources and add them, again where the tab was still being put up and forgot them."""
+    ends = time.monotonic() + PATIENCE_S
+    while time.monotonic() < ends:
+        fill(page, "caption", words)
+        page.locator("#ts-scape-add").click()
+        with contextlib.suppress(sync_api.TimeoutError):
+            page.wait_for_selector(row, timeout=20_000)
+            return
+    pytest.fail(f"{words} cannot be added")
+
+
 def fits(page):
     """Tell whether the page is as wide as the screen, of a phone and of a desk."""
     widths = []
@@ -82,9 +96,7 @@ def fits(page):
 
 
 def test_sources_are_suggested_edited_and_brought_back(page, tmp_path):
-    fill(page, "caption", "wind and a bell")
-    page.locator("#ts-scape-add").click()
-    page.wait_for_selector("#ts-scape-list [data-row]:nth-child(2)")
+    add(page, "wind and a bell", "#ts-scape-list [data-row]:nth-child(2)")
     page.get_by_label("Words of source 2").fill("a river")
     page.get_by_label("Level, dB of source 1").fill("-9")  # no key, no blur: still sent
     page.locator("#ts-scape-suggest").click()

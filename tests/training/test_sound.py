@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -159,10 +160,15 @@ def test_a_clip_and_its_tiles_are_of_one_side():
     clip = Clip(day, "", "", "", "", test=False, month=None, hour=None)
     held = np.array([False, True] * 5)
     wood = ground(forest=[1.0] * 10)
-    rows = place([clip], wood, held, per_clip=(5, 5), seed=0)
-    assert sorted(rows[:, 1].tolist()) == [0, 2, 4, 6, 8]
+    learnt = place([clip], wood, held, per_clip=(50, 5), seed=0)
+    assert len(learnt) == 50  # of few places, some more than once
+    assert set(learnt[:, 1].tolist()) == {0, 2, 4, 6, 8}
+    tested = place([replace(clip, test=True)], wood, held, per_clip=(5, 5), seed=0)
+    assert sorted(tested[:, 1].tolist()) == [1, 3, 5, 7, 9]
     with pytest.raises(ConfigError, match=f"'{day}' could be heard on 5 tiles only, 6 are asked"):
-        place([clip], wood, held, per_clip=(6, 6), seed=0)
+        place([replace(clip, test=True)], wood, held, per_clip=(5, 6), seed=0)
+    with pytest.raises(ConfigError, match="could be heard on 0 tiles only, 5 are asked"):
+        place([clip], ground(forest=[0.0] * 10), held, per_clip=(5, 5), seed=0)
 
 
 def test_pairs_say_that_their_places_are_simulated(pairs):
@@ -274,7 +280,8 @@ def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
         ("hub=nowhere", "not bound to a hub"),
         ("loop.accumulate=2", "to its own negatives"),
         ("part=-1", "part=-1 is no number of samples"),
-        ("rows=nowhere", "rows needs weights to go on from"),
+        ("rows=nowhere", "needs kinds of sounds, which rows=nowhere has not"),
+        (("rows=nowhere", "same_sound=negative"), "rows needs weights to go on from"),
         ("pairs=nowhere", "nowhere/pairs.npy is not there"),
         ("same_sound=perhaps", "same_sound"),
         ("loop.batch_size=1", "nothing to tell a pair from"),
@@ -282,8 +289,9 @@ def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
     ],
 )
 def test_mistakes_are_one_message(pairs, tiles, tmp_path, capsys, override, told):
+    overrides = (override,) if isinstance(override, str) else override
     with pytest.raises(SystemExit) as stopped:
-        run("geoclap", pairs, tiles, tmp_path / "run", override)
+        run("geoclap", pairs, tiles, tmp_path / "run", *overrides)
     assert stopped.value.code == 2
     assert told in capsys.readouterr().err
 
