@@ -1,12 +1,15 @@
 """Which panoramas are measured, and what each is drawn from.
 
-A case is one target of a set. It is drawn from its 0 to 3 nearest panoramas; from one panorama
-whose distance falls into a bin, and from that one with the next two beyond it; and from inputs
+A case is one target of a set. It is drawn from its 0 to 3 nearest panoramas; from as many in a
+drawn order, as a person has those that happen to be there; from one panorama whose distance falls
+into a bin, and from that one with the next two beyond it; and from inputs
 that are wrong or absent. All of it is a fixed rule: nobody picks. Equal requests are drawn once.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from generation.errors import ConfigError
 from generation.geo.location import great_circle_km
@@ -27,7 +30,7 @@ class Ask:
     """What a panorama is drawn from."""
 
     others: tuple[int, ...] = ()
-    """Panoramas of the set, the nearest first."""
+    """Panoramas of the set."""
     satellite: str = OWN
     strange: bool = False
     """Whether another set's panoramas are shown in place of these."""
@@ -53,6 +56,11 @@ class Case:
     """Whether it is measured with 0 to 3 panoramas and with wrong inputs, too."""
     satellite: bool = True
     """Whether its set and the partner have a satellite image, so that there can be a wrong one."""
+
+    def drawn(self) -> tuple[int, ...]:
+        """Give the other panoramas in an order of chance, the same each time."""
+        chance = np.random.default_rng([self.number, self.target])
+        return tuple(chance.permutation(self.order).tolist())
 
     def within(self, low_km: float, high_km: float) -> tuple[tuple[int, ...], float] | None:
         """Give the panoramas from a distance on, if the nearest of them lies below another.
@@ -144,6 +152,7 @@ def asks(case: Case) -> dict[str, Ask]:
     wanted: dict[str, Ask] = {}
     if case.full:
         wanted |= {f"views_{n}": Ask(most[:n]) for n in range(len(most) + 1)}
+        wanted |= {f"any_{n}": Ask(case.drawn()[:n]) for n in range(len(most) + 1)}
         wanted |= {
             "wrong_views": Ask(most, OWN, strange=True),
             "views_only": Ask(most, NONE),

@@ -49,6 +49,7 @@ _PAIRS = {
 }
 _STEPS = {
     **{f"{n + 1}_minus_{n}_views": (f"views_{n + 1}", f"views_{n}") for n in range(MAX_VIEWS)},
+    **{f"{n + 1}_minus_{n}_drawn_views": (f"any_{n + 1}", f"any_{n}") for n in range(MAX_VIEWS)},
     f"{MAX_VIEWS}_minus_0_views": (f"views_{MAX_VIEWS}", "views_0"),
     "right_minus_wrong_satellite": ("views_3", "wrong_satellite"),
     "right_minus_wrong_satellite_only": ("views_0", "wrong_satellite_only"),
@@ -123,10 +124,13 @@ class Digest:
 
     def curves(self) -> dict[str, Any]:
         """Give the scores over the number of panoramas, and over the distance of the nearest."""
-        views = {
-            str(n): summary(self.table(f"views_{n}"), self.groups, self.seed)
-            for n in range(MAX_VIEWS + 1)
-        }
+        views, drawn = (
+            {
+                str(n): summary(self.table(f"{kind}_{n}"), self.groups, self.seed)
+                for n in range(MAX_VIEWS + 1)
+            }
+            for kind in ("views", "any")
+        )
         distance = {}
         for low, high in BINS_KM:
             name = bin_name(low, high)
@@ -139,7 +143,7 @@ class Digest:
                     for kind in ("one_view", "three_views", "copy", "blend")
                 },
             }
-        return {"views": views, "distance": distance}
+        return {"views": views, "drawn_views": drawn, "distance": distance}
 
     def differences(self) -> dict[str, Any]:
         """Give paired differences of panoramas of one target, first minus second."""
@@ -199,8 +203,11 @@ def verdicts(report: Mapping[str, Any]) -> dict[str, dict[str, str]]:
         f"three given: better than their blend in every bin {beyond}": over(
             "three_views_minus_blend", bins
         ),
-        f"better with each further panorama, 0 to {MAX_VIEWS}": of(
+        f"better with each further panorama, 0 to {MAX_VIEWS}, the nearest first": of(
             *(f"{n + 1}_minus_{n}_views" for n in range(MAX_VIEWS))
+        ),
+        f"better with each further panorama, 0 to {MAX_VIEWS}, in an order of chance": of(
+            *(f"{n + 1}_minus_{n}_drawn_views" for n in range(MAX_VIEWS))
         ),
         f"better with {MAX_VIEWS} panoramas than with none": of(f"{MAX_VIEWS}_minus_0_views"),
         "three given: better with the right satellite image than with a wrong one": of(

@@ -240,13 +240,14 @@ def panorama(report: Mapping[str, Any]) -> str:
         for part in ("", "_ground")
     ]
     heads = [f"{label}{', ground' if key.endswith('_ground') else ''}" for label, key, _ in names]
-    views = report["curves"]["views"]
     rows = [
         (
-            f"model, {number} panorama{'s' if number != '1' else ''}",
+            f"model, {of}{number} panorama{'s' if number != '1' else ''}",
             *(shown(told[key]["mean"], digits) for _, key, digits in names),
         )
-        for number, told in sorted(views.items(), key=lambda item: int(item[0]))
+        for of, curve in (("", "views"), ("any ", "drawn_views"))
+        for number, told in sorted(report["curves"][curve].items())
+        if not (of and number == "0")
     ]
     rows += [
         (
@@ -278,11 +279,11 @@ def panorama(report: Mapping[str, Any]) -> str:
         text
         + _rows(head, far)
         + (
-            "\nIn the second table: model from one / from three panoramas / copy / blend. "
-            f"{data['targets']} targets in {data['sets']} sets,\n{data['label']}, of a block where "
-            f"nothing learnt from stood. Step over the edge: {seam} of all\nother steps, {border} "
-            "of those over borders of patches. Another heading changes latents\n"
-            f"by at most {apart:.1e}.\n"
+            "\nThe nearest panoramas are given, unless it says any. In the second table: model from "
+            f"one / from\nthree panoramas / copy / blend. {data['targets']} targets in "
+            f"{data['sets']} sets, {data['label']}, of a\nblock where nothing learnt from stood. "
+            f"Step over the edge: {seam} of all other steps,\n{border} of those over borders of "
+            f"patches. Another heading changes latents by at most {apart:.1e}.\n"
         )
     )
 

@@ -140,6 +140,8 @@ def test_cases_are_a_fixed_rule_with_the_nearest_first():
     cases = [case for case in choose_cases(line_of_sets(), 4, 1) if case.full]
     assert [(case.number, case.target) for case in cases] == [(0, 0), (1, 1), (2, 2), (3, 3)]
     assert cases[0].order == (1, 2, 3, 4, 5)
+    assert {case.drawn() for case in cases} > {cases[0].drawn()}
+    assert sorted(cases[0].drawn()) == [1, 2, 3, 4, 5]
     assert cases[0].km == pytest.approx((5, 10, 15, 20, 25), rel=1e-3)
     assert all(case.partner != case.number for case in cases)
     assert len({case.partner for case in cases}) == 4
@@ -167,7 +169,9 @@ def test_requests_name_what_there_is_and_no_more():
     case = Case(0, 0, 1, (4, 2), (2.0, 13.0), bins=BINS_KM)
     wanted = asks(case)
     assert wanted["views_2"] == Ask((4, 2))
-    assert "views_3" not in wanted
+    assert not {"views_3", "any_3"} & set(wanted)
+    assert set(wanted["any_2"].others) == {4, 2}
+    assert wanted["any_0"] == wanted["views_0"]
     assert wanted["wrong_satellite"] == Ask((4, 2), "another")
     assert wanted["nothing"] == Ask((), "none")
     assert wanted["one_view/1-3"] == Ask((4,)) == wanted["views_1"]  # drawn once
@@ -187,7 +191,7 @@ def test_every_control_differs_from_the_model(found):
     model = found.tables["views_3"]
     full = [i for i, case in enumerate(found.cases) if case.full]
     assert np.isfinite(model[full][:, : METRICS.index("psnr_db_ground")]).all()
-    others = set(found.tables) - {"views_3"}
+    others = set(found.tables) - {"views_3", "any_3"}  # of four there are but three to choose
     assert {"copy", "blend", "codec", "real", "draft", "wrong_satellite", "nothing"} <= others
     for name in others - {n for n in others if "/" in n}:
         assert np.abs(found.tables[name][full] - model[full]).max() > 1e-6, name
@@ -294,6 +298,7 @@ def fake_report(found, better_by):
     tables = {name: table.copy() for name, table in found.tables.items()}
     for number in range(4):
         tables[f"views_{number}"] = found.tables["copy"] + (1 + number) * better_by
+        tables[f"any_{number}"] = found.tables["copy"] + (1 + number % 3) * better_by
     for name in tables:
         kind, _, edges = name.partition("/")
         if kind in ("one_view", "three_views"):
@@ -317,8 +322,10 @@ def test_verdicts_follow_the_differences(found):
     for sign, answer in ((1, "yes"), (-1, "no")):
         report = fake_report(found, 5.0 * sign)
         told = verdicts(report)
-        question = "better with each further panorama, 0 to 3"
+        question = "better with each further panorama, 0 to 3, the nearest first"
         assert told[question]["psnr_db"] == answer
+        by_chance = told[question.replace("the nearest first", "in an order of chance")]
+        assert by_chance["psnr_db"] == "no"  # the third is a step back from the second
         assert told[question]["lite0_distance"] == ("no" if answer == "yes" else "yes")
         steps = report["differences"]["2_minus_1_views"]["psnr_db"]
         assert steps["mean"] == pytest.approx(5.0 * sign)
