@@ -278,13 +278,11 @@ def panorama(report: Mapping[str, Any]) -> str:
     return (
         text
         + _rows(head, far)
-        + (
-            "\nThe nearest panoramas are given, unless it says any. In the second table: model from "
-            f"one / from\nthree panoramas / copy / blend. {data['targets']} targets in "
-            f"{data['sets']} sets, {data['label']}, of a\nblock where nothing learnt from stood. "
-            f"Step over the edge: {seam} of all other steps,\n{border} of those over borders of "
-            f"patches. Another heading changes latents by at most {apart:.1e}.\n"
-        )
+        + "\nThe nearest panoramas are given, unless it says any. In the second table: model from"
+        f"\none / from three panoramas / copy / blend. {data['targets']} targets in "
+        f"{data['sets']} sets, {data['label']}, of a\nblock where nothing learnt from stood. "
+        f"Step over the edge: {seam} of all other steps,\n{border} of those over borders of "
+        f"patches. Another heading changes latents by at most {apart:.1e}.\n"
     )
 
 
