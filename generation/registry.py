@@ -146,8 +146,8 @@ _CARDS = (
     ModelCard(
         name="soundscape-nano",
         kind="soundscape",
-        summary="what could be heard at a place, 16 kHz, from words, recordings, month and hour, "
-        "on two CPU cores",
+        summary="what could be heard at a place and an hour, 16 kHz, also from words and "
+        "recordings, on two CPU cores",
         local="soundscape-nano",
         licence="Apache-2.0",
         location_source=SIMULATED,
@@ -227,8 +227,8 @@ _CARDS = (
         licence="MIT",
     ),
     _sound("geoclap", "GeoCLAP's pooled vectors"),
-    _sound("psm", "PSM's Gaussians, with place, month and hour"),
-    _sound("sat2sound", "Sat2Sound's mixtures of codes, with place, month and hour"),
+    _sound("psm", "PSM's Gaussians, with place and hour"),
+    _sound("sat2sound", "Sat2Sound's mixtures of codes, with place and hour"),
     _sound("geobind", "GeoBind's sounds bound to a hub of images and sentences"),
     _full_sound(
         "geoclap",

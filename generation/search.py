@@ -161,11 +161,7 @@ def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "tuple[Embed
     from generation.media.geotiff import geotiff_image
     from generation.media.image import read_bytes
 
-    if not encoder.takes_metadata and (args.at_month is not None or args.at_hour is not None):
-        raise InvalidSpecError(
-            f"{encoder.name} does not know month and hour (leave --at-month and --at-hour out, or "
-            "search a gallery of a space that does, such as psm-nano's)"
-        )
+    encoder.check_time(args.at_month, args.at_hour)
     image = geotiff_image(read_bytes(args.image))
     told = "its place was told to the model" if encoder.takes_metadata else "its place was not told"
     note = (

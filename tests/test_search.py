@@ -174,7 +174,7 @@ def test_an_image_tells_its_place_month_and_hour_where_the_space_listens(ask, im
     assert "was not told" in err
     code, _, err = ask(*asked, "--at-month", "5")
     assert code == 2
-    assert "geoclap-nano does not know month and hour" in err
+    assert "'geoclap-nano' knows no month (leave it out, or choose" in err
 
 
 def test_filters_are_options(ask):

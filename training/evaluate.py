@@ -145,6 +145,7 @@ def _add_soundscape(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]"
     add("--seed", type=whole, default=0, metavar="N", help="chooses noise, tagger and intervals")
     add("--tagger-steps", type=whole, default=400, metavar="N", help="batches the tagger learns")
     add("--hour-seeds", type=whole, default=16, metavar="N", help="sounds at dawn and at night")
+    add("--loop-seeds", type=whole, default=6, metavar="N", help="loops of each kind")
     add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
     soundscape.set_defaults(run=_soundscape)
 
@@ -156,8 +157,7 @@ def _soundscape(args: argparse.Namespace) -> int:
 
     settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
     report, metrics, controls = measured(settings)
-    for line in lines(report):
-        _tell(line)
+    _tell("\n".join(lines(report)))
     report["command"] = command_of(settings, args.out)
     _write(report, metrics, controls, args.out)
     print(args.out)

@@ -29,6 +29,7 @@ from training.soundscape_cases import MADE, SoundscapeCases
 from training.soundscape_data import Wave
 from training.soundscape_findings import Findings, Order, Way, dealt, ranked
 from training.soundscape_hours import HourTest
+from training.soundscape_loops import measure_loops
 from training.soundscape_metrics import (
     Features,
     Labels,
@@ -44,6 +45,7 @@ from training.soundscape_metrics import (
     spectra,
     standardised,
 )
+from training.soundscape_places import measure_places, save_places
 
 SPACES = ("tagger", "shared")
 """Features that distances are taken over."""
@@ -88,8 +90,12 @@ def measure(cases: SoundscapeCases, day: Sequence[Wave]) -> Findings:
     tiles, pairs = cases.settings.tiles, cases.settings.pairs
     if tiles is not None and pairs is not None:
         measure_tiles(cases, tiles, pairs, found)
+        heard = measure_places(cases, tagger, tiles, found)
+        if (sheet := cases.settings.sheet) is not None:
+            save_places(cases, heard, sheet.with_stem(f"{sheet.stem}_places"))
     measure_memory(cases, embeddings, found)
     hours.measure(found)
+    measure_loops(cases, found)
     return found
 
 

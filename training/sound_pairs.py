@@ -13,11 +13,12 @@ side, so neither a clip nor a place is ever seen before it is measured.
 
 import argparse
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -113,6 +114,17 @@ class Clip:
     test: bool
     month: float | None
     hour: float | None
+
+
+Undated = Literal["unknown", "any hour"]
+"""At what hour a recording without one was made, as far as learning goes."""
+
+
+def heard_at(hour: float | None, undated: Undated, rng: np.random.Generator) -> float:
+    """Give the hour of a recording; if it has none, NaN, or any hour, drawn."""
+    if hour is not None and not math.isnan(hour):
+        return float(hour)
+    return float(rng.uniform(0, 24)) if undated == "any hour" else math.nan
 
 
 def ground_of(rows: Float[np.ndarray, "n figures"], classes: np.ndarray) -> Ground:

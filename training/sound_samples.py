@@ -15,7 +15,7 @@ from generation.encoders.text import TextEncoder
 from generation.errors import ConfigError, MissingFileError
 from generation.geo.mercator import Window
 from training.data import TILE, held_blocks
-from training.sound_pairs import HEARD, SAID, TEST_BLOCKS
+from training.sound_pairs import HEARD, SAID, TEST_BLOCKS, Undated, heard_at
 
 SCALES_PX = (64, 128, 256)
 """Sides of the crops that are drawn at one size: a place from near and from afar."""
@@ -34,7 +34,9 @@ class SoundPairs(Dataset[dict[str, Tensor]]):
     caption and where its sound begins. Of a test pair, ``draw`` 0 is always the same middle view.
     """
 
-    def __init__(self, pairs: Path, tiles: Path, image_px: int, *, test: bool) -> None:
+    def __init__(
+        self, pairs: Path, tiles: Path, image_px: int, *, test: bool, undated: Undated = "unknown"
+    ) -> None:
         names = ("pairs.npy", "mels.npy", "clips.json")
         absent = [pairs / n for n in names if not (pairs / n).is_file()]
         absent += [tiles / n for n in ("images.npy", "rows.npy") if not (tiles / n).is_file()]
@@ -44,7 +46,7 @@ class SoundPairs(Dataset[dict[str, Tensor]]):
             )
         self.clips = json.loads((pairs / "clips.json").read_text(encoding="utf-8"))
         every = np.load(pairs / "pairs.npy")
-        self.image_px, self.test = image_px, test
+        self.image_px, self.test, self.undated = image_px, test, undated
         side = np.array([clip["test"] for clip in self.clips])
         self.pairs = every[side[every[:, 0]] == test]
         self.mels = np.load(pairs / "mels.npy").astype(np.float32)
@@ -91,6 +93,7 @@ class SoundPairs(Dataset[dict[str, Tensor]]):
             mel = mel.roll(int(rng.integers(mel.shape[1])), 1)
             mel = masked(mel + rng.uniform(-LOUDER, LOUDER), rng)
             which = int(rng.integers(len(states)))
+        hour = heard_at(clip["hour"], self.undated, rng)
         zoom, col, row = (int(value) for value in self.rows[tile, :3])
         window = Window(zoom, col, row, TILE, TILE)
         return {
@@ -101,7 +104,7 @@ class SoundPairs(Dataset[dict[str, Tensor]]):
             "words": words[which],
             "latlon": torch.tensor([window.center.lat, window.center.lon]),
             "month": torch.tensor(math.nan if clip["month"] is None else float(clip["month"])),
-            "hour": torch.tensor(math.nan if clip["hour"] is None else float(clip["hour"])),
+            "hour": torch.tensor(hour),
             "sound": torch.tensor(int(self.labels[index])),
         }
 

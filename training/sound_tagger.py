@@ -76,6 +76,8 @@ class Opinion:
     features: Float[np.ndarray, "n features"]
     said: Int[np.ndarray, " n"]
     """The kind that each is most like."""
+    shares: Float[np.ndarray, "n kinds"]
+    """How sure it is of each kind; a row adds up to 1."""
 
 
 @torch.no_grad()
@@ -88,7 +90,8 @@ def ask(tagger: Tagger, samples: Float[np.ndarray, "n samples"]) -> Opinion:
             for start in range(0, len(samples), _AT_ONCE)
         ]
     )
-    return Opinion(features.numpy(), tagger.leave(features).argmax(1).numpy())
+    scores = tagger.leave(features)
+    return Opinion(features.numpy(), scores.argmax(1).numpy(), scores.softmax(1).numpy())
 
 
 def train_tagger(

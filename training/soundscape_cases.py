@@ -54,6 +54,8 @@ class Settings:
     tagger_steps: int = STEPS
     hour_seeds: int = 16
     """Sounds at each hour."""
+    loop_seeds: int = 6
+    """Loops of each kind."""
     tiles: Path | None = None
     """A folder of :mod:`training.data`, to ask with images as well."""
     pairs: Path | None = None
@@ -61,7 +63,8 @@ class Settings:
     sheet: Path | None = None
 
     def __post_init__(self) -> None:
-        least = {"limit": 4, "steps": 1, "seed": 0, "tagger_steps": 1, "hour_seeds": 2}
+        least = {"limit": 4, "steps": 1, "seed": 0, "tagger_steps": 1}
+        least |= {"hour_seeds": 2, "loop_seeds": 1}
         for name, low in least.items():
             value = getattr(self, name)
             if value is not None and value < low:
@@ -178,6 +181,7 @@ class SoundscapeCases:
         kind: str,
         seeds: Sequence[int],
         *,
+        loop: bool = False,
         month: int | None = None,
         hour: float | None = None,
         progress: Callable[[int, int], None] | None = None,
@@ -191,6 +195,7 @@ class SoundscapeCases:
                 kind,
                 seconds=settings.seconds,
                 seeds=list(seeds[part]),
+                loop=loop,
                 month=month,
                 hour=hour,
                 num_inference_steps=settings.steps,

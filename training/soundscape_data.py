@@ -22,7 +22,7 @@ from generation.geo.mercator import Window
 from generation.media.audio import Mel, Recording, decode_audio, fitted, log_mel
 from training.data import TILE, held_blocks
 from training.sound_gallery import VIEW_PX
-from training.sound_pairs import TEST_BLOCKS, Clip, read_clips
+from training.sound_pairs import TEST_BLOCKS, Clip, Undated, heard_at, read_clips
 
 GAIN = 2.0
 """Pieces are made louder or softer by up to this factor."""
@@ -154,8 +154,8 @@ def tiles_seen(encoder: SoundEncoder, tiles: Path, count: int = 512) -> Embeddin
 class HeardPieces(Dataset[dict[str, Tensor]]):
     """Those, as what the denoiser learns from; asked for by ``(index, draw)``."""
 
-    def __init__(self, heard: Heard) -> None:
-        self.heard = heard
+    def __init__(self, heard: Heard, undated: Undated = "unknown") -> None:
+        self.heard, self.undated = heard, undated
 
     def __len__(self) -> int:
         return len(self.heard.mels)
@@ -164,9 +164,10 @@ class HeardPieces(Dataset[dict[str, Tensor]]):
         index, draw = key
         rng, heard = np.random.default_rng([draw, index]), self.heard
         mel = torch.from_numpy(heard.mels[index]).float() + LOUDER * rng.uniform(-1, 1)
+        hour = heard_at(float(heard.hours[index]), self.undated, rng)
         return {
             "mel": mel,
             "embedding": heard.embeddings[index],
             "month": torch.tensor(heard.months[index]),
-            "hour": torch.tensor(heard.hours[index]),
+            "hour": torch.tensor(hour),
         }

@@ -17,7 +17,9 @@ from training.soundscape_cases import MADE, Settings, SoundscapeCases
 from training.soundscape_data import read_waves
 from training.soundscape_findings import Findings
 from training.soundscape_hours import DAWN_H, NIGHT_H, WITHIN_H
+from training.soundscape_loops import OWN, WITHIN
 from training.soundscape_metrics import INDICES
+from training.soundscape_places import PLACE, TOLD
 from training.soundscape_sheet import save_sheet
 
 YES, NO, UNKNOWN = "yes", "no", "no evidence"
@@ -80,6 +82,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
             "guidance": settings.guidance,
             "tagger_steps": settings.tagger_steps,
             "hour_seeds": settings.hour_seeds,
+            "loop_seeds": settings.loop_seeds,
             "dawn_hour": DAWN_H,
             "night_hour": NIGHT_H,
             "within_hours": WITHIN_H,
@@ -127,7 +130,8 @@ def command_of(settings: Settings, out: Path) -> str:
     words += ["--model", "DIR" if Path(settings.model).is_dir() else settings.model]
     if settings.tiles is not None:
         words += ["--tiles", "TILES", "--pairs", "PAIRS"]
-    for name in ("limit", "seconds", "steps", "guidance", "seed", "tagger_steps", "hour_seeds"):
+    numbers = ("limit", "seconds", "steps", "guidance", "seed", "tagger_steps")
+    for name in (*numbers, "hour_seeds", "loop_seeds"):
         value = getattr(settings, name)
         if value is not None:
             words += [f"--{name.replace('_', '-')}", f"{value:g}"]
@@ -167,9 +171,22 @@ def answers(found: Findings) -> Answers:
         f"nearer to recordings of its kind, by over {MOST_ERRORS:g} standard errors, than with "
         "kinds dealt anew": nearer,
         "dawn differs from night as in the recordings": _hours(found),
+        "sea, forest and city are told apart by the tagger, over "
+        f"{MOST_ERRORS:g} standard errors above grounds dealt anew": {
+            name: least(f"{name}_above_shuffled", MOST_ERRORS) for name in (f"{PLACE}/{TOLD}",)
+        },
+        "the step over a loop's end is within its own steps, as often as any other is": {
+            name: _as_often(found, name) for name in (f"{MADE[1]}/{n}" for n in WITHIN.values())
+        },
         f"as far as {LEAST_NEAREST:.0%} of held-out recordings or farther from what was learnt "
         "from": new,
     }
+
+
+def _as_often(found: Findings, name: str) -> str:
+    """Tell whether a share may be what it would be for any moment."""
+    ends = found.metrics.intervals.get(name)
+    return UNKNOWN if ends is None else YES if ends[1] >= OWN else NO
 
 
 def _hours(found: Findings) -> dict[str, str]:

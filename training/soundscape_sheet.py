@@ -53,7 +53,9 @@ def compose_sheet(cases: SoundscapeCases, found: Findings) -> UInt8[np.ndarray, 
 
 
 def _grey(seen_db: Float[np.ndarray, "bands frames"]) -> UInt8[np.ndarray, "bands frames"]:
-    """Show the loudest white and low sounds at the bottom."""
+    """Show the loudest white and low sounds at the bottom; silence is black."""
+    if np.ptp(seen_db) == 0:
+        return np.zeros(seen_db.shape, np.uint8)
     share = (seen_db[::-1] - seen_db.max()) / RANGE_DB + 1
     return np.asarray((share.clip(0, 1) * 255).round(), np.uint8)
 

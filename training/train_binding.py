@@ -29,11 +29,12 @@ from torch import Tensor, nn
 from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
 from generation.encoders.heads import Embedding
-from generation.encoders.metadata import Metadata
+from generation.encoders.metadata import KNOWN_PARTS, Metadata
 from generation.encoders.sound_encoder import SoundEncoder
 from generation.encoders.sound_space import (
     AUDIO,
     IMAGE,
+    JOINT,
     MODALITIES,
     TEXT,
     Joined,
@@ -50,6 +51,7 @@ from training.losses import (
     one_way_info_nce,
     pooled_loss,
 )
+from training.sound_pairs import Undated
 from training.sound_rows import SoundRows
 from training.sound_samples import SoundPairs
 from training.trainer import LoopConfig, run_recipe
@@ -73,6 +75,8 @@ class SpaceConfig:
     temperature: float = 20.0
     """Of the codebook: at the start a good part of the codes should have a share."""
     reference_gsd_m: float = 600.0
+    reads: tuple[str, ...] = KNOWN_PARTS
+    """What of place, month and hour is told: what the data do not tell apart had better not be."""
 
 
 @config
@@ -102,6 +106,12 @@ class BindingConfig:
     """What a pair of the same kind of sound is to another: a negative, as published, or nothing.
     Where places are simulated, clips of one kind are interchangeable, and telling their places
     apart is learning by heart. Needs labels, which real pairs do not have."""
+    undated: Undated = "unknown"
+    """At what hour a sound without a date was heard. If only one place's sounds have an hour, that
+    the hour is known at all says which place it is; any hour, drawn anew each time, does not."""
+    learns: tuple[Modality, ...] = MODALITIES
+    """Whose parts change; place, month and hour are parts of the image. Unless all do, what they
+    share is held still, so the others' embeddings stay as they are to the bit."""
     part: int = 0
     """Samples whose activations are kept at once, 0 for the whole batch; the loss is the same."""
     space: SpaceConfig = field(default_factory=SpaceConfig)
@@ -119,6 +129,7 @@ class BindingConfig:
             raise ConfigError(
                 f"bind={told} is for space.kind=pooled; {self.space.kind} binds all three"
             )
+        self._check_learns()
         if self.loop.batch_size < 2:
             raise ConfigError(
                 f"loop.batch_size={self.loop.batch_size} leaves nothing to tell a pair from (give "
@@ -139,6 +150,13 @@ class BindingConfig:
         if self.part < 0:
             raise ConfigError(f"part={self.part} is no number of samples (give 0 or more)")
 
+    def _check_learns(self) -> None:
+        if not self.learns or (set(self.learns) != set(MODALITIES) and self.start_from is None):
+            raise ConfigError(
+                f"learns={', '.join(self.learns) or 'nothing'} leaves parts as they are that no "
+                f"weights were given for (give start_from, or all of {', '.join(MODALITIES)})"
+            )
+
 
 def new_space(cfg: SpaceConfig, *, frames: int) -> SoundSpace:
     """Make an untrained space of the sizes of a configuration."""
@@ -155,7 +173,7 @@ def new_space(cfg: SpaceConfig, *, frames: int) -> SoundSpace:
         dim=cfg.dim,
         width=cfg.width,
         towers=towers,
-        metadata={"drop": cfg.drop, "layers": 2, "heads": 4},
+        metadata={"reads": list(cfg.reads), "drop": cfg.drop, "layers": 2, "heads": 4},
         codebook={"codes": cfg.codes, "temperature": cfg.temperature},
     )
 
@@ -181,11 +199,13 @@ class BindingModel(nn.Module):
     def __init__(self, space: SoundSpace, cfg: BindingConfig) -> None:
         super().__init__()
         self.space, self.cfg = space, cfg
+        learns = set(cfg.bind) & set(cfg.learns)
         for name, parameter in space.named_parameters():
-            # A part of a modality has its name: a tower, a projection, a layer of the head.
-            own = set(MODALITIES) & set(name.split("."))
+            own = _owners(name)
             if cfg.hub is not None or own:
-                parameter.requires_grad_(bool(own & set(cfg.bind)))
+                parameter.requires_grad_(bool(own & learns))
+            elif set(cfg.learns) != set(MODALITIES):
+                parameter.requires_grad_(False)
         if space.config["kind"] == "gaussian":
             self.slope, self.offset = (nn.Parameter(torch.tensor(5.0)) for _ in range(2))
         else:
@@ -233,6 +253,15 @@ class BindingModel(nn.Module):
         return pooled_loss(list(vectors.values()), scales[:count], alike)
 
 
+def _owners(parameter: str) -> set[str]:
+    """Say which modalities a parameter belongs to; none, if all share it."""
+    names = parameter.split(".")
+    if names[0] in JOINT:
+        return {IMAGE}
+    # A part of a modality has its name: a tower, a projection, a layer of the head.
+    return {name for name in MODALITIES if name in names}
+
+
 class BindingTask:
     """Model and data of a run."""
 
@@ -244,7 +273,9 @@ class BindingTask:
         self.dataset: SoundPairs | SoundRows
         if cfg.rows is None:
             image_px = cfg.space.image_px if space is None else _image_px(space)
-            self.dataset = SoundPairs(cfg.pairs, cfg.tiles, image_px, test=False)
+            self.dataset = SoundPairs(
+                cfg.pairs, cfg.tiles, image_px, test=False, undated=cfg.undated
+            )
             if space is None:
                 space = new_space(cfg.space, frames=self.dataset.mels.shape[2])
                 mean, deviation = self.dataset.sound_statistics()

@@ -30,7 +30,7 @@ from generation.checkpoint import load_part
 from generation.config import config, load_config
 from generation.diffusion.codec import PatchCodec
 from generation.diffusion.flow import noised, shares
-from generation.diffusion.soundscape import KINDS, SoundscapeConditioner
+from generation.diffusion.soundscape import KINDS, TIMES, SoundscapeConditioner
 from generation.diffusion.trunk import build_unet
 from generation.encoders.heads import Embedding, unit
 from generation.encoders.sound_encoder import load_sound_encoder
@@ -42,7 +42,7 @@ from generation.pipelines.soundscape import PARTS, SoundscapePipeline
 from training.data import counted_batches
 from training.losses import energy_distance
 from training.network import UNetConfig
-from training.sound_pairs import SAID
+from training.sound_pairs import SAID, Undated
 from training.soundscape_data import HeardPieces, Pieces, hear, read_waves, tiles_seen
 from training.trainer import LoopConfig, run_recipe
 
@@ -91,6 +91,10 @@ class SoundscapeConfig:
     """Probability that the denoiser is not told the sound."""
     drop_time: float = 0.3
     """Probability that it is not told the time."""
+    reads: tuple[str, ...] = TIMES
+    """What it is told of the time: what no recording tells apart had better not be."""
+    undated: Undated = "unknown"
+    """At what hour a recording without a date was made: see ``BindingConfig``."""
     blur: float = 0.2
     """Size of the noise on embeddings of unit length: one stands for its neighbourhood."""
     time_mean: float = 0.0
@@ -190,7 +194,7 @@ class SoundscapeTask:
             self.dataset = Pieces(self.waves, (cfg.frames - 1) * mel.hop)
         else:
             heard = hear(self.waves, self.encoder, mel, cfg.frames, cfg.pieces)
-            self.dataset = HeardPieces(heard)
+            self.dataset = HeardPieces(heard, cfg.undated)
             self._centre(heard.embeddings)
         self.model = SoundscapeModel(self.pipeline, cfg).train()
         for name in ("vocoder", "denoiser", "conditioner"):
@@ -212,6 +216,7 @@ class SoundscapeTask:
             embed_dim=self.encoder.space.config["dim"],
             token_dim=net.token_dim,
             vector_dim=net.vector_dim,
+            reads=list(cfg.reads),
             space=cfg.space,
             space_sha256=self.encoder.sha256,
         )

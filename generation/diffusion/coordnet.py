@@ -14,7 +14,7 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from diffusers import ConfigMixin, ControlNetModel, ModelMixin, UNet2DConditionModel
@@ -127,6 +127,19 @@ class Steering:
     embedding: Float[Tensor, "batch embed"] | None = None
     """Of the location; None: no sample has one."""
     has_location: Bool[Tensor, " batch"] | None = None
+
+
+def stacked(parts: Sequence[Steering]) -> Steering:
+    """Put batches together that lack the same inputs, if any."""
+
+    def together(name: str) -> Tensor | None:
+        values = [getattr(part, name) for part in parts]
+        return None if values[0] is None else torch.cat(values)
+
+    return Steering(
+        states=torch.cat([part.states for part in parts]),
+        **{field.name: together(field.name) for field in fields(Steering)[1:]},
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Source:
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,13 +21,15 @@ from torch import Tensor, nn
 
 from generation.diffusion.flow import velocity_of
 from generation.encoders.heads import Embedding, unit
+from generation.encoders.metadata import HOUR, MONTH
 from generation.encoders.sound_space import AUDIO, IMAGE, TEXT
 from generation.errors import ConfigError
 
 KINDS = (AUDIO, TEXT, IMAGE)
 """What may be asked with, in the order of the means."""
-_CYCLES = (12.0, 24.0)
-"""Months of a year and hours of a day."""
+_CYCLES = {MONTH: 12.0, HOUR: 24.0}
+TIMES = tuple(_CYCLES)
+"""What may be told of the time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +53,28 @@ class SoundscapeConditioner(ModelMixin, ConfigMixin):
         token_dim: int = 128,
         vector_dim: int = 256,
         sound_tokens: int = 4,
+        reads: Sequence[str] = TIMES,
         space: str = "",
         space_sha256: str = "",
     ) -> None:
+        """Build untrained layers.
+
+        Args:
+            embed_dim: Of the shared space.
+            token_dim: Of the tokens.
+            vector_dim: Of the vector.
+            sound_tokens: Tokens of an embedding.
+            reads: Which of month and hour have a token, in this order; the others are passed over.
+            space: Name of the shared space.
+            space_sha256: Of its weights.
+
+        Raises:
+            ConfigError: ``reads`` names something else.
+        """
         super().__init__()
+        odd = [name for name in reads if name not in _CYCLES]
+        if odd:
+            raise ConfigError(f"reads={odd[0]!r} is no time (of {', '.join(TIMES)})")
         self.to_tokens = nn.Sequential(
             nn.Linear(embed_dim, sound_tokens * token_dim),
             nn.Unflatten(-1, (sound_tokens, token_dim)),
@@ -62,8 +83,8 @@ class SoundscapeConditioner(ModelMixin, ConfigMixin):
         self.to_vector = nn.Linear(embed_dim, vector_dim)
         self.null_tokens = nn.Parameter(0.02 * torch.randn(sound_tokens, token_dim))
         self.null_vector = nn.Parameter(torch.zeros(vector_dim))
-        self.times = nn.ModuleList(nn.Linear(4, token_dim) for _ in _CYCLES)
-        self.null_times = nn.Parameter(0.02 * torch.randn(len(_CYCLES), token_dim))
+        self.times = nn.ModuleList(nn.Linear(4, token_dim) for _ in reads)
+        self.null_times = nn.Parameter(0.02 * torch.randn(len(reads), token_dim))
         self.means: Tensor
         self.register_buffer("means", torch.zeros(len(KINDS), embed_dim))
 
@@ -94,11 +115,13 @@ class SoundscapeConditioner(ModelMixin, ConfigMixin):
         """
         scaled = centred * math.sqrt(centred.shape[1])
         tokens = [torch.where(keep[:, None, None], self.to_tokens(scaled), self.null_tokens)]
-        for value, cycle, layer, null in zip(
-            (month, hour), _CYCLES, self.times, self.null_times, strict=True
+        told = {MONTH: month, HOUR: hour}
+        for name, layer, null in zip(
+            self.config["reads"], self.times, self.null_times, strict=True
         ):
+            value = told[name]
             known = ~value.isnan()
-            angle = 2 * math.pi * value.nan_to_num()[:, None] / cycle
+            angle = 2 * math.pi * value.nan_to_num()[:, None] / _CYCLES[name]
             waves = torch.cat([f(k * angle) for k in (1, 2) for f in (torch.sin, torch.cos)], 1)
             tokens.append(torch.where(known[:, None], layer(waves), null)[:, None])
         vector = torch.where(keep[:, None], self.to_vector(scaled), self.null_vector)

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from generation.encoders.heads import Compat
-from generation.errors import InvalidSpecError
+from generation.errors import ConfigError, InvalidSpecError
 
 PLACE, MONTH, HOUR = "place", "month", "hour"
+KNOWN_PARTS = (PLACE, MONTH, HOUR)
 _HIDDEN = 64
 
 
@@ -133,10 +134,26 @@ class MetadataEncoder(nn.Module):
         dim: int,
         vocabularies: Mapping[str, Sequence[str]] | None = None,
         *,
+        reads: Sequence[str] = KNOWN_PARTS,
         drop: float = 0.5,
         compat: Compat = "right",
     ) -> None:
+        """Build untrained layers.
+
+        Args:
+            dim: Of the tokens.
+            vocabularies: What else may be known, and its words.
+            reads: Which of place, month and hour are read; the others are passed over.
+            drop: Probability that a part of a sample is not told while learning.
+            compat: ``mvrl`` for what the published code computes.
+
+        Raises:
+            ConfigError: ``reads`` names something else.
+        """
         super().__init__()
+        odd = [name for name in reads if name not in KNOWN_PARTS]
+        if odd:
+            raise ConfigError(f"reads={odd[0]!r} is not known of a recording (of {KNOWN_PARTS})")
         self.drop, self.compat = drop, compat
         self.vocabularies = {name: tuple(words) for name, words in (vocabularies or {}).items()}
         sizes = {PLACE: 4 if compat == "mvrl" else 3, MONTH: 2, HOUR: 2}
@@ -144,6 +161,7 @@ class MetadataEncoder(nn.Module):
             {
                 name: nn.Sequential(nn.Linear(size, _HIDDEN), nn.GELU(), nn.Linear(_HIDDEN, dim))
                 for name, size in sizes.items()
+                if name in reads
             }
         )
         self.words = nn.ModuleDict(
@@ -153,7 +171,7 @@ class MetadataEncoder(nn.Module):
     @property
     def parts(self) -> tuple[str, ...]:
         """The names of the tokens, in their order."""
-        return (*self.vocabularies, PLACE, MONTH, HOUR)
+        return (*self.vocabularies, *self.circles)
 
     def row(self, vocabulary: str, word: str) -> int:
         """Find a word of a vocabulary.
@@ -183,9 +201,10 @@ class MetadataEncoder(nn.Module):
             MONTH: encode_month(known.month),
             HOUR: encode_hour(known.hour, self.compat),
         }
-        for name, features in circles.items():
+        for name, layers in self.circles.items():
+            features = circles[name]
             there = features.isfinite().all(1)
-            tokens.append(self.circles[name](torch.nan_to_num(features)))
+            tokens.append(layers(torch.nan_to_num(features)))
             masks.append(there)
         mask = torch.stack(masks, 1)
         return torch.stack(tokens, 1), self._dropped(mask)

@@ -17,7 +17,14 @@ from torch import Tensor
 
 from generation.checkpoint import load_part, model_sha256
 from generation.encoders.heads import Embedding, unit
-from generation.encoders.metadata import Metadata, checked_hour, checked_month
+from generation.encoders.metadata import (
+    HOUR,
+    KNOWN_PARTS,
+    MONTH,
+    Metadata,
+    checked_hour,
+    checked_month,
+)
 from generation.encoders.sound_readers import Pixels, TextReader, audio_reader, text_reader
 from generation.encoders.sound_space import AUDIO, IMAGE, TEXT, SoundSpace
 from generation.errors import InvalidSpecError
@@ -71,6 +78,38 @@ class SoundEncoder:
     def takes_metadata(self) -> bool:
         """Whether place, month and hour change how an image is embedded."""
         return bool(self.space.config["joined"] != "none")
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Which of place, month and hour it was trained to read."""
+        if not self.takes_metadata:
+            return ()
+        return tuple(part for part in self.space.metadata_encoder.parts if part in KNOWN_PARTS)
+
+    def unread(self, month: int | None, hour: float | None) -> list[str]:
+        """Name what is told of the time and changes nothing, as it was never learnt."""
+        told = {MONTH: month, HOUR: hour}
+        return [
+            part for part, value in told.items() if value is not None and part not in self.reads
+        ]
+
+    def check_time(self, month: int | None, hour: float | None) -> None:
+        """Refuse what is no month or hour, and what the space does not read.
+
+        Raises:
+            InvalidSpecError: See there.
+        """
+        if month is not None:
+            checked_month(month)
+        if hour is not None:
+            checked_hour(hour)
+        if unread := self.unread(month, hour):
+            spaces = [name for name in list_models("sound-space") if name != self.name]
+            takes = [name for name in spaces if all(p in find(name).summary for p in unread)]
+            raise InvalidSpecError(
+                f"model {self.name!r} knows no {' and no '.join(unread)} (leave it out, or choose "
+                f"a model that does: {', '.join(takes)})"
+            )
 
     def known(
         self,

@@ -36,6 +36,8 @@ AUDIO: Modality = "audio"
 TEXT: Modality = "text"
 MODALITIES: tuple[Modality, ...] = (IMAGE, AUDIO, TEXT)
 Joined = Literal["none", "late", "early"]
+JOINT = ("metadata_encoder", "join", "summary")
+"""The parts that tell an image its place and time."""
 
 
 class SoundSpace(ModelMixin, ConfigMixin):
@@ -69,8 +71,8 @@ class SoundSpace(ModelMixin, ConfigMixin):
                 sizes; whether its tokens are ``projected`` to the width or given as they are;
                 whether a pooled head has a layer for them (``mapped``) or scales them alone; and
                 of ``image`` how its ``pixels`` are read (:mod:`sound_readers`).
-            metadata: ``vocabularies`` and ``drop`` of :class:`MetadataEncoder`; ``layers``,
-                ``heads`` and ``hidden`` features of the transformer that joins.
+            metadata: ``vocabularies``, ``reads`` and ``drop`` of :class:`MetadataEncoder`;
+                ``layers``, ``heads`` and ``hidden`` features of the transformer that joins.
             codebook: Number of ``codes``, and ``temperature``.
             compat: ``mvrl`` for what the published code computes.
 
@@ -109,11 +111,10 @@ class SoundSpace(ModelMixin, ConfigMixin):
     def _build_joint(
         self, joined: Joined, width: int, metadata: Mapping[str, Any], compat: Compat
     ) -> None:
-        usual = {"vocabularies": None, "drop": 0.5, "layers": 3, "heads": 8, "hidden": 4 * width}
+        usual = {"drop": 0.5, "layers": 3, "heads": 8, "hidden": 4 * width}
         told: dict[str, Any] = {**usual, **metadata}
-        self.metadata_encoder = MetadataEncoder(
-            width, told["vocabularies"], drop=told["drop"], compat=compat
-        )
+        own = {name: told[name] for name in ("vocabularies", "reads", "drop") if name in told}
+        self.metadata_encoder = MetadataEncoder(width, **own, compat=compat)
         layer = nn.TransformerEncoderLayer(
             width, told["heads"], told["hidden"], activation="gelu", batch_first=True
         )

@@ -28,6 +28,7 @@ from generation.diffusion.coordnet import (
     Networks,
     Steering,
     predict_noise,
+    stacked,
 )
 from generation.diffusion.guidance import GuidanceScales, guided
 from generation.diffusion.noise import position_noise
@@ -251,8 +252,13 @@ class GeoSynthPipeline:
     def _evaluate(
         self, steering: "SteeringSets", x_t: Tensor, t: Tensor, subsets: Sequence[frozenset[str]]
     ) -> Sequence[Tensor]:
-        """Evaluate subset by subset: what is absent may leave a network out altogether."""
-        return [predict_noise(self.networks, x_t, t, steering[s]).float() for s in subsets]
+        """Evaluate together what goes through the same networks: an absent input leaves one out."""
+        answers: dict[frozenset[str], Tensor] = {}
+        for together in steering.alike(subsets):
+            told, count = stacked([steering[subset] for subset in together]), len(together)
+            noise = predict_noise(self.networks, x_t.repeat(count, 1, 1, 1), t.repeat(count), told)
+            answers |= zip(together, noise.float().chunk(count), strict=True)
+        return [answers[subset] for subset in subsets]
 
     def _noise(self, picture: Picture) -> Float[Tensor, "1 channels rows cols"]:
         window, cell = picture.window, 2 ** (len(self.vae.config["block_out_channels"]) - 1)
@@ -313,6 +319,14 @@ class SteeringSets:
                 has_location=self._flags("location", subset),
             )
         return self._made[subset]
+
+    def alike(self, subsets: Sequence[frozenset[str]]) -> list[list[frozenset[str]]]:
+        """Put together the subsets that go through the same networks."""
+        groups: dict[tuple[bool, bool], list[frozenset[str]]] = {}
+        for subset in dict.fromkeys(subsets):
+            told = self[subset]
+            groups.setdefault((told.hint is None, told.embedding is None), []).append(subset)
+        return list(groups.values())
 
     def _signal(self, signal: Tensor | None, name: str, subset: frozenset[str]) -> Tensor | None:
         if signal is None or not (self.always or name in subset):

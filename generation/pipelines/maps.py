@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
 from generation.encoders.heads import Embedding, likeness
-from generation.encoders.metadata import checked_hour, checked_month
 from generation.encoders.sound_encoder import SoundEncoder
 from generation.errors import InvalidSpecError
 from generation.geo.grid import MapGrid
 from generation.geo.imagery import Imagery
 from generation.geo.location import Location
 from generation.pipelines.maps_cache import BLOCK, Block, MapCache, Shelf
-from generation.registry import SIMULATED, find, list_models, places_are_simulated
+from generation.registry import SIMULATED, places_are_simulated
 
 MIN_SEEN = 0.95
 """The share of a view that imagery must cover; the rest is filled with the mean of what is seen."""
@@ -87,7 +86,7 @@ def sound_map(
         InvalidSpecError: There is no such month or hour, the space takes none, the query is not
             one, or the imagery shows nothing of the grid.
     """
-    check_time(encoder, month, hour)
+    encoder.check_time(month, hour)
     check_reach(imagery, grid)
     if len(query) != 1:
         raise InvalidSpecError(f"{len(query)} queries for one map (give one sound or sentence)")
@@ -113,24 +112,6 @@ def sound_map(
         raise _unseen(imagery, grid)
     about = _about(encoder, imagery, grid, month, hour)
     return SoundMap(grid, scores, uncertainty, about)
-
-
-def check_time(encoder: SoundEncoder, month: int | None, hour: float | None) -> None:
-    """Refuse what is no month or hour, and either where a space takes none.
-
-    Raises:
-        InvalidSpecError: See there.
-    """
-    if month is not None:
-        checked_month(month)
-    if hour is not None:
-        checked_hour(hour)
-    if (month is not None or hour is not None) and not encoder.takes_metadata:
-        takes = [name for name in list_models("sound-space") if "hour" in find(name).summary]
-        raise InvalidSpecError(
-            f"model {encoder.name!r} knows no month and no hour (leave them out, or choose a model "
-            f"that does: {', '.join(takes)})"
-        )
 
 
 def check_reach(imagery: Imagery, grid: MapGrid) -> None:

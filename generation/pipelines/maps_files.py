@@ -27,7 +27,6 @@ from generation.pipelines.maps import (
     OnCells,
     SoundMap,
     check_reach,
-    check_time,
     kept_bytes,
     sound_map,
 )
@@ -123,7 +122,7 @@ def make_sound_map(
     cache = cache or MapCache()
     imagery = open_imagery(request, grid, cache)
     encoder = load_sound_encoder(request.model)
-    check_time(encoder, request.month, request.hour)
+    encoder.check_time(request.month, request.hour)
     check_reach(imagery, grid)
     query = _query(request, encoder)
     with output_folder(out.parent, needed_bytes=8 * grid.rows * grid.cols + 4_000_000):

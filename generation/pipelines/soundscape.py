@@ -23,6 +23,7 @@ from generation.diffusion.soundscape import (
 from generation.diffusion.windows import circular_windows, joined
 from generation.encoders.gallery import Gallery
 from generation.encoders.heads import Embedding
+from generation.encoders.metadata import HOUR, MONTH
 from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder
 from generation.encoders.sound_space import AUDIO, TEXT
 from generation.errors import CancelledError, InvalidSpecError, WeightsError
@@ -96,16 +97,15 @@ class SoundscapePipeline:
         pipeline.sha256 = model_sha256(folder)
         return pipeline
 
-    def unread(
-        self, asks: Sequence[SoundAsk], _month: int | None, _hour: float | None
-    ) -> list[str]:
-        """Say which words are none of those it knows sounds for, and what it takes them for.
+    def unread(self, asks: Sequence[SoundAsk], month: int | None, hour: float | None) -> list[str]:
+        """Say what of the time it never learnt, and what it takes words for that it does not know.
 
         Known are the captions of the embedded gallery, and what the shared space takes for one.
         """
-        encoder = self.encoder()
+        encoder, reads = self.encoder(), self.conditioner.config["reads"]
         gallery = Gallery.open(str(GALLERY), encoder.sha256)
-        notes = []
+        told = [name for name, value in ((MONTH, month), (HOUR, hour)) if value is not None]
+        notes = [f"the {n} changed no sound: it was never learnt" for n in told if n not in reads]
         for text in dict.fromkeys(ask.text for ask in asks if ask.text):
             (nearest,) = gallery.search(encoder.text([text]), 1, kinds=("caption",))
             if nearest.score < _KNOWN:

@@ -139,19 +139,30 @@ def _pan(number: int) -> float:
 def _found(place: Embedding, encoder: SoundEncoder) -> Plan:
     gallery = Gallery.open(str(GALLERY), encoder.sha256)
     hits = gallery.search(place, 4 * MOST_FOUND, kinds=("caption",))
-    told = encoder.text([hit.title for hit in hits])
+    return best_of([(hit.title, hit.score) for hit in hits], place, encoder)
+
+
+def best_of(found: Sequence[tuple[str, float]], place: Embedding, encoder: SoundEncoder) -> Plan:
+    """Make sources of the captions that are most like a place, those that speak of one once.
+
+    Args:
+        found: Captions and their likeness to the place, the best first.
+        place: Its embedding.
+        encoder: The shared space.
+    """
+    told = encoder.text([text for text, _ in found])
     alike = likeness(told, told)
-    best, chosen = hits[0].score, list[int]()
-    for number, hit in enumerate(hits):
+    best, chosen = found[0][1], list[int]()
+    for number, (_, score) in enumerate(found):
         if any(float(alike[number, other]) >= _SAME for other in chosen):
             continue
-        if len(chosen) == MOST_FOUND or _weight(hit.score - best) < _LEAST_WEIGHT:
+        if len(chosen) == MOST_FOUND or _weight(score - best) < _LEAST_WEIGHT:
             break
         chosen.append(number)
-    sources = [(hits[n].title, 20 * math.log10(_weight(hits[n].score - best))) for n in chosen]
+    kept = [found[number] for number in chosen]
+    sources = [(text, 20 * math.log10(_weight(score - best))) for text, score in kept]
     captions = [
-        Caption(text=hits[n].title, origin="retrieved", score=round(hits[n].score, 4))
-        for n in chosen
+        Caption(text=text, origin="retrieved", score=round(score, 4)) for text, score in kept
     ]
     return Plan(layers=spread(sources), captions=tuple(captions), place=place)
 

@@ -86,6 +86,9 @@ def render(
     )
     chosen = _choose(made, asks, plan, encoder, (maker.rate, spec.candidates))
     mixed, told = mix([each.samples for each in chosen], plan.layers)
+    if plan.place is not None:
+        unread = encoder.unread(spec.month, spec.hour)
+        notes += [f"the {name} did not change what fits the place" for name in unread]
     notes += [*ground.notes, *maker.unread(asks, spec.month, spec.hour), *told]
     return SoundscapeRender(
         samples=mixed,

@@ -15,7 +15,7 @@ from generation.encoders.metadata import (
     encode_place,
     parsed_date,
 )
-from generation.errors import InvalidSpecError
+from generation.errors import ConfigError, InvalidSpecError
 
 VOCABULARIES = {"source": ("field", "station", "archive")}
 
@@ -82,6 +82,19 @@ def test_each_known_part_is_a_token_of_its_own():
     for part, change in changes.items():
         moved = (ours(batch(2, **change))[0] != tokens).any(2).any(0)
         assert [n for n, m in zip(ours.parts, moved.tolist(), strict=True) if m] == [part]
+
+
+def test_what_was_never_learnt_is_passed_over():
+    ours = encoder(reads=("hour", "place")).eval()
+    assert ours.parts == ("source", "place", "hour")
+    assert not any("month" in name for name in ours.state_dict())
+    tokens, mask = ours(batch(2))
+    other, _ = ours(batch(2, month=torch.full((2,), 11.0)))
+    assert tokens.shape == (2, 3, 8)
+    assert mask.all()
+    assert torch.equal(tokens, other)
+    with pytest.raises(ConfigError, match="reads='weather'"):
+        encoder(reads=("hour", "weather"))
 
 
 def test_what_is_not_known_is_masked_and_finite():

@@ -134,6 +134,23 @@ def test_it_draws_what_diffusers_own_pipeline_draws(home):
     assert drawn.std() > 5
 
 
+def test_with_and_without_words_go_through_the_networks_together(pipeline, monkeypatch):
+    sizes = []
+    ours = pipeline.networks.unet.forward
+    monkeypatch.setattr(
+        pipeline.networks.unet,
+        "forward",
+        lambda x, *a, **k: sizes.append(len(x)) or ours(x, *a, **k),
+    )
+    both = scene(), scene(seed=6)
+    pipeline(both, num_inference_steps=1, guidance=PUBLISHED)
+    assert sizes == [4]  # two pictures, each with words and without
+    sizes.clear()
+    scales = GuidanceScales(layout=2.0, location=1.0, text=7.5)
+    pipeline([scene()], num_inference_steps=1, guidance=scales)
+    assert sorted(sizes) == [1, 1, 2]  # nothing, the layout alone, and all with and without words
+
+
 def test_every_input_steers_and_any_may_be_missing(pipeline):
     pictures = {
         "all": pipeline([scene()], num_inference_steps=2)[0],

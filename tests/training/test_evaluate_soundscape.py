@@ -14,13 +14,20 @@ from PIL import Image
 from tiny_soundscape import save_soundscape_model
 
 from generation.errors import ConfigError
+from generation.geo.layout import LAYERS
+from generation.media.audio import Mel
 from generation.pipelines.soundscape import SoundscapePipeline
 from training import evaluate
+from training.data import FIELDS
 from training.evaluate_soundscape import measure, measure_tiles
+from training.sound_tagger import train_tagger
 from training.soundscape_cases import MADE, Settings, SoundscapeCases
 from training.soundscape_data import read_waves
 from training.soundscape_findings import Findings
 from training.soundscape_hours import HourTest, dealt_hours, near
+from training.soundscape_loops import OWN, WITHIN, seam_shares
+from training.soundscape_places import GROUNDS, measure_places, save_places
+from training.soundscape_places import told as ground_told
 from training.soundscape_report import answers, lines, side
 
 HOURS = (0, 5, 4, 23, 1, 6, 5, 0)
@@ -71,6 +78,7 @@ def settings(folder):
         steps=1,
         tagger_steps=30,
         hour_seeds=3,
+        loop_seeds=2,
     )
 
 
@@ -173,6 +181,74 @@ def test_dawn_is_told_from_night_in_recordings_but_not_by_an_untrained_model(fou
     assert answers(found)["dawn differs from night as in the recordings"]
 
 
+def test_the_end_of_a_loop_is_compared_with_its_own_steps(found):
+    for name in WITHIN.values():
+        assert 0 <= found.metrics.values[f"from_caption/{name}"] <= 1
+        assert f"from_caption/{name}" in found.metrics.intervals
+        assert {f"{name}_unlooped", f"{name}_real"} <= set(found.controls.values)
+    (question,) = (each for each in answers(found) if "loop" in each)
+    assert set(answers(found)[question]) == {f"from_caption/{name}" for name in WITHIN.values()}
+
+
+def test_a_seam_that_is_heard_lies_above_all_other_steps():
+    time = np.arange(48_000) / 16_000
+    rng = np.random.default_rng(0)
+    whole = np.sin(2 * np.pi * 440 * time) + 0.01 * rng.normal(size=48_000)
+    climbing = np.sin(2 * np.pi * (300 + 300 * time) * time) * np.linspace(0.05, 1, 48_000)
+    sounds = np.stack([whole, climbing]).astype(np.float32) / 2
+    for shares in seam_shares(sounds, Mel()).values():
+        assert shares[0] < OWN
+        assert shares[1] > OWN
+
+
+def test_grounds_are_guessed_from_what_is_said_of_the_others():
+    said = np.array([0, 0, 0, 1, 1, 1, 2, 3, 3])
+    ground = np.array([0, 0, 1, 1, 1, 0, 2, 2, 2])
+    assert ground_told(said, ground).tolist() == [
+        False,  # of the others one of each
+        False,
+        False,
+        False,
+        False,
+        False,
+        False,  # nobody else is told the same
+        True,
+        True,
+    ]
+    assert ground_told(np.array([4, 4, 4, 7, 7]), np.array([0, 0, 0, 1, 1])).all()
+
+
+def test_places_that_look_different_are_compared_by_their_sounds(cases, tmp_path):
+    rows, classes, images = [], [], []
+    for number in range(60):
+        ocean, wood, lit = number % 3 == 0, number % 3 == 1, float(number % 3 == 2)
+        figures = dict.fromkeys(FIELDS, 0.0) | {"lit_frac": lit}
+        rows.append([8, 256 * (4 * number + 3), 256 * (80 + number % 40), *figures.values()])
+        kind = "ocean" if ocean else "forest" if wood else "crop"
+        classes.append(np.full((256, 256), LAYERS.index(kind), np.uint8))
+        images.append(np.full((256, 256, 3), 40 * (number % 3), np.uint8))
+    for name, table in (("rows", rows), ("classes", classes), ("images", images)):
+        np.save(tmp_path / f"{name}.npy", np.array(table))
+    tagger = train_tagger(
+        [wave.samples for wave in cases.learnt], cases.learnt_labels, cases.count, steps=5
+    )
+    found = Findings()
+    heard = measure_places(cases, tagger, tmp_path, found)
+    told = found.tables["places"]
+    assert list(told) == list(GROUNDS)
+    assert sum(each["tiles"] for each in told.values()) == len(heard.places)
+    for each in told.values():
+        assert sum(each["tagger"].values()) == pytest.approx(1)
+        assert sum(each["captions"].values()) == each["tiles"]
+    assert "from_place/ground_told_shuffled" in found.controls.values
+    save_places(cases, heard, tmp_path / "places.png")
+    with Image.open(tmp_path / "places.png") as picture:
+        assert picture.size[0] > 600
+    np.save(tmp_path / "classes.npy", np.zeros_like(np.array(classes)))
+    with pytest.raises(ConfigError, match="0 held-out tiles show a forest"):
+        measure_places(cases, tagger, tmp_path, found)
+
+
 def test_hours_go_around_midnight():
     assert near(23.5, 0.0)
     assert near(0.75, 0.0)
@@ -229,7 +305,8 @@ def test_the_command_writes_the_same_scores_and_a_sheet(settings, found, tmp_pat
     out, sheet = tmp_path / "report.json", tmp_path / "sheet.png"
     words = ["soundscape", "--clips", settings.clips, "--day", settings.day, "--model"]
     words += [settings.model, "--seconds", "0.5", "--steps", "1", "--tagger-steps", "30"]
-    words += ["--hour-seeds", "3", "--limit", "4", "--sheet", str(sheet), "--out", str(out)]
+    words += ["--hour-seeds", "3", "--loop-seeds", "2", "--limit", "4"]
+    words += ["--sheet", str(sheet), "--out", str(out)]
     assert evaluate.main(words) == 0
     told = capsys.readouterr()
     assert told.out.splitlines() == [str(out)]

@@ -262,6 +262,35 @@ def test_a_space_begins_with_the_towers_of_another(pairs, tiles, tmp_path):
         run("psm", pairs, tiles, tmp_path / "other", f"towers_from={first}", "space.tower_dim=16")
 
 
+def test_images_alone_learn_and_what_is_not_dated_is_heard_at_any_hour(pairs, tiles, tmp_path):
+    given = [f"pairs={pairs}", f"tiles={tiles}", *TINY]
+    first = [*given, f"out={tmp_path / 'first'}", "space.kind=codebook", "space.joined=early"]
+    config = str(ROOT / "configs/geoclap_nano.yaml")
+    assert not train([config, *first, "space.reads=[place, hour]"])
+    before = tmp_path / "first/weights"
+    again = [*given, f"start_from={before}", "learns=[image]", "undated=any hour", "loop.lr=0.1"]
+    assert not train([config, *again, f"out={tmp_path / 'again'}"])
+    old, new = (
+        load_part(SoundSpace, folder).state_dict()
+        for folder in (before, tmp_path / "again/weights")
+    )
+    moved = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {name.split(".")[0] for name in moved} >= {"image", "join", "metadata_encoder"}
+    assert not [name for name in moved if "audio" in name or "text" in name or "codes" in name]
+    assert not any("circles.month" in name for name in new)
+
+    hours = {}
+    for undated in ("unknown", "any hour"):
+        data = SoundPairs(pairs, tiles, 16, test=False, undated=undated)
+        dated = np.array([data.clips[row]["hour"] is not None for row in data.pairs[:, 0]])
+        drawn = [[data[n, d]["hour"].item() for d in (0, 1)] for n in range(len(data))]
+        hours[undated] = np.array(drawn)
+    assert np.isnan(hours["unknown"][~dated]).all()
+    assert ((hours["any hour"] >= 0) & (hours["any hour"] < 24)).all()
+    assert (hours["any hour"][~dated][:, 0] != hours["any hour"][~dated][:, 1]).all()
+    np.testing.assert_array_equal(hours["any hour"][dated], hours["unknown"][dated])
+
+
 def test_a_sound_is_bound_to_a_hub_that_does_not_move(pairs, tiles, tmp_path):
     """Bit for bit: of the hub, nothing but the tower of the new modality changes."""
     run("geobind", pairs, tiles, tmp_path / "hub", "hub=null", "bind=[image, text]")
