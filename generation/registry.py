@@ -258,6 +258,15 @@ _CARDS = (
         licence="Llama 2 Community License",
         files=("*.json", "model-*.safetensors"),
     ),
+    ModelCard(
+        name="ast-audioset",
+        kind="tagger",
+        summary="Audio Spectrogram Transformer: a second opinion on what a soundscape sounds like",
+        local="ast-audioset",
+        hub=("MIT/ast-finetuned-audioset-10-10-0.4593",),
+        licence="BSD-3-Clause",
+        files=("*.json", "model.safetensors"),
+    ),
 )
 _BY_NAME = {card.name: card for card in _CARDS}
 _BY_ALIAS = {alias.lower(): card for card in _CARDS for alias in card.hub}

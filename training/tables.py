@@ -17,6 +17,7 @@ from typing import Any
 from generation.atomic import atomic_path
 from generation.console import Parser, guarded
 from generation.errors import ConfigError, MissingFileError
+from training.tables_sound import rows_of, sound, soundscape, steering
 
 _MARKED = re.compile(r"(<!-- ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _SCORES: tuple[tuple[str, str, int, tuple[tuple[str, str], ...]], ...] = (
@@ -93,11 +94,6 @@ _SCORES: tuple[tuple[str, str, int, tuple[tuple[str, str], ...]], ...] = (
 )
 
 
-def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
 def geosynth(report: Mapping[str, Any]) -> str:
     """Make the table of ``terrascape evaluate geosynth``, and read it."""
     metrics, controls = report["metrics"], report["controls"]
@@ -117,7 +113,7 @@ def geosynth(report: Mapping[str, Any]) -> str:
         )
         for label, name, digits, beside in _SCORES
     ]
-    table = _rows((f"score, {report['data']['tiles']} unseen tiles", "model", "controls"), rows)
+    table = rows_of((f"score, {report['data']['tiles']} unseen tiles", "model", "controls"), rows)
     floor, soft = controls["lite_kid_real_floor"], controls["lite_kid_blurred"]
     latents = (controls["lite_kid_reconstructed"] - floor) / (soft - floor)
     judged = sum(name.startswith("text_pairs/") for name in metrics)
@@ -148,67 +144,9 @@ def _table(head: Sequence[str], keys: Sequence[tuple[str, int]]) -> Callable[[An
             (name, *(f"{values[key]:.{digits}f}" for key, digits in keys))
             for name, values in table.items()
         ]
-        return _rows(head, rows)
+        return rows_of(head, rows)
 
     return make
-
-
-_WAYS = (
-    ("satellite → sound", "image_to_audio"),
-    ("sound → satellite", "audio_to_image"),
-    ("text → satellite", "text_to_image"),
-    ("text → sound", "text_to_audio"),
-    ("sound → text", "audio_to_text"),
-)
-_BESIDE = (
-    ("shuffled", "shuffled"),
-    ("without place and time", "without_metadata"),
-    ("ceiling", "ceiling"),
-)
-
-
-def sound(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """Make the table of several ``terrascape evaluate sound``, a row for each space and way."""
-
-    def percent(value: float | None) -> str:
-        return "none" if value is None else f"{value:.0%}"
-
-    rows = []
-    for name, report in reports.items():
-        metrics, controls, spans = (report[k] for k in ("metrics", "controls", "intervals"))
-        for label, way in _WAYS:
-            key = f"{way}/recall_at_10_percent"
-            low, high = spans[key]
-            beside = "; ".join(
-                f"{what} {percent(controls[f'{key}_{suffix}'])}"
-                for what, suffix in _BESIDE
-                if f"{key}_{suffix}" in controls
-            )
-            score = f"{percent(metrics[key])} ({percent(low)} to {percent(high)})"
-            rows.append((name, label, score, beside))
-    head = ("space", "way", "recall at 10 % (95 %)", "controls")
-    data = next(iter(reports.values()))["data"]
-    return _rows(head, rows) + (
-        f"\n{data['pairs']} pairs of {data['test_clips']} clips and of tiles in blocks that no "
-        "training saw; chance is 10 %. Where the\nclips are heard is simulated "
-        "(location_source=simulated).\n"
-    )
-
-
-def steering(report: Mapping[str, Any]) -> str:
-    """Put in a few sentences what ``terrascape evaluate steering`` found."""
-    metrics, controls = report["metrics"], report["controls"]
-    each = sorted((value, name.partition("/")[2]) for name, value in metrics.items() if "/" in name)
-    listed = ", ".join(f"{name} {value:.2f}" for value, name in reversed(each))
-    steered, judge = report["sound_model"]["name"], report["judge"]["name"]
-    count, own = report["data"]["pictures"], metrics["sound_contrast"]
-    real, anew = (controls[f"sound_contrast_{name}"] for name in ("real", "shuffled"))
-    return (
-        f"A picture that `{steered}` steered towards a sound is more like the words for it than\n"
-        f"one for another sound in {own:.0%} of all comparisons, as `{judge}` judges, which\n"
-        f"did not steer ({count} pictures for unseen clips, told nothing else). Real tiles: "
-        f"{real:.0%};\nsounds dealt out anew: {anew:.0%}; chance: 50%. By sound:\n{listed}.\n"
-    )
 
 
 _BESIDE_PANORAMAS = (
@@ -256,7 +194,7 @@ def panorama(report: Mapping[str, Any]) -> str:
         )
         for name, label in _BESIDE_PANORAMAS
     ]
-    text = _rows(("given", *heads), rows) + "\n"
+    text = rows_of(("given", *heads), rows) + "\n"
     far = []
     for bin_km, told in report["curves"]["distance"].items():
         cells = [
@@ -277,47 +215,12 @@ def panorama(report: Mapping[str, Any]) -> str:
     apart = report["heading_equivariance"]["max_abs_latents"]
     return (
         text
-        + _rows(head, far)
+        + rows_of(head, far)
         + "\nThe nearest panoramas are given, unless it says any. In the second table: model from"
         f"\none / from three panoramas / copy / blend. {data['targets']} targets in "
         f"{data['sets']} sets, {data['label']}, of a\nblock where nothing learnt from stood. "
         f"Step over the edge: {seam} of all other steps,\n{border} of those over borders of "
         f"patches. Another heading changes latents by at most {apart:.1e}.\n"
-    )
-
-
-_SOUNDSCAPE_SCORES = (
-    ("named right by the tagger", "accuracy"),
-    ("kernel distance, tagger's features (lower is better)", "kad_tagger"),
-    ("kernel distance, shared space (lower is better)", "kad_shared"),
-    ("kind found again in the shared space", "kind_recall_at_1"),
-)
-
-
-def soundscape(report: Mapping[str, Any]) -> str:
-    """Make the table of ``terrascape evaluate soundscape``, each score beside its controls."""
-    values = {**report["controls"], **report["metrics"]}
-
-    def shown(key: str) -> str:
-        return f"{values[key]:.2f}" if values.get(key) is not None else ""
-
-    columns = {
-        "model, like a recording": "from_recording/{score}",
-        "model, from a caption": "from_caption/{score}",
-        "real, held out": "{score}_real",
-        "the same through codec and vocoder": "{score}_vocoded",
-        "nearest copy of what was learnt from": "from_caption/{score}_copy",
-        "asked for another kind": "from_caption/{score}_shuffled",
-        "noise": "{score}_noise",
-    }
-    rows = [
-        (label, *(shown(key.format(score=score)) for key in columns.values()))
-        for label, score in _SOUNDSCAPE_SCORES
-    ]
-    data = report["data"]
-    return _rows(("score", *columns), rows) + (
-        f"\nOn {data['held_out']} held-out recordings; the tagger is a network of its own that "
-        f"learns from the\n{data['learnt']} others.\n"
     )
 
 

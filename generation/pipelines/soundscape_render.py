@@ -24,6 +24,7 @@ from generation.pipelines.overhead import Overhead, overhead_of
 from generation.pipelines.panorama import OnStep
 from generation.pipelines.sound_maker import SoundAsk, sound_maker
 from generation.pipelines.soundscape_plan import Plan, plan_of
+from generation.pipelines.tagger import TAGGER, tagger_here, told
 from generation.pipelines.whole import made_by
 from generation.registry import SIMULATED, SIMULATED_NOTE, find, places_are_simulated
 from generation.spec import SILENT, RunSpec
@@ -85,11 +86,13 @@ def render(
         cancelled=cancelled,
     )
     chosen = _choose(made, asks, plan, encoder, (maker.rate, spec.candidates))
-    mixed, told = mix([each.samples for each in chosen], plan.layers)
+    mixed, changed = mix([each.samples for each in chosen], plan.layers)
     if plan.place is not None:
         unread = encoder.unread(spec.month, spec.hour)
         notes += [f"the {name} did not change what fits the place" for name in unread]
-    notes += [*ground.notes, *maker.unread(asks, spec.month, spec.hour), *told]
+    heard, opinion = _checked(mixed, chosen, maker.rate)
+    notes += heard
+    notes += [*ground.notes, *maker.unread(asks, spec.month, spec.hour), *changed]
     return SoundscapeRender(
         samples=mixed,
         rate=maker.rate,
@@ -105,6 +108,7 @@ def render(
             "satellite": ground.about,
             "sound_space": {"model": encoder.name, "model_sha256": encoder.sha256},
             "captions": [dataclasses.asdict(caption) for caption in plan.captions],
+            "tagger": opinion,
             "candidates": [{"kept": each.kept, "scores": list(each.scores)} for each in chosen],
         },
     )
@@ -237,6 +241,24 @@ def _choose(
             )
         )
     return chosen
+
+
+def _checked(
+    mixed: Float[np.ndarray, "n channels"], chosen: Sequence[_Chosen], rate: int
+) -> tuple[list[str], dict[str, Any] | None]:
+    """Let a tagger that had no part in it say what is heard, if one is here."""
+    tagger = tagger_here()
+    if tagger is None:
+        return [], None
+    whole = tagger(Recording(mixed.mean(1), rate))
+    layers = [tagger(Recording(each.samples, rate)) for each in chosen]
+    opinion = {
+        "model": TAGGER,
+        "model_sha256": tagger.sha256,
+        "mix": [dataclasses.asdict(tag) for tag in whole],
+        "layers": [[dataclasses.asdict(tag) for tag in tags] for tags in layers],
+    }
+    return [told(TAGGER, whole)], opinion
 
 
 def _alike(one: Embedding, others: Embedding) -> Float[np.ndarray, " others"]:

@@ -87,8 +87,9 @@ class SoundscapeControls(AsksImage):
                     elem_id="ts-scape-undo",
                 )
             self.ground = gr.HTML(
-                '<p class="ts-caption">Suggest finds what fits the place and the time; the embedded '
-                "model has learnt hours and no months. Bring back gives the list of before.</p>",
+                '<p class="ts-caption">Suggest finds what fits the place and the time; the '
+                "embedded model has learnt hours and no months. Bring back gives the list of "
+                "before.</p>",
                 js_on_load=None,
                 elem_id="ts-scape-ground",
                 **_HTML,

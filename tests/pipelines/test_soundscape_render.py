@@ -6,18 +6,23 @@ import json
 import numpy as np
 import pytest
 import soundfile
+import torch
+from tiny_ast import LABELS, save_ast
 from tiny_llava import save_llava
 from tiny_soundscape import save_soundscape_model
 
 from generation.errors import (
     AudioError,
     CancelledError,
+    ConfigError,
     InvalidSpecError,
     MissingFileError,
     WeightsError,
 )
 from generation.media.artifact import find_done, manifest_mistakes, read_artifact, save_render
+from generation.pipelines.sound_maker import SoundAsk, sound_maker
 from generation.pipelines.soundscape_render import render, seed_of
+from generation.pipelines.tagger import TAGGER
 from generation.replay import compare, render_again
 from generation.spec import LayerSpec, RunSpec
 
@@ -128,6 +133,44 @@ def test_a_captioner_may_write_what_is_heard(home, tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(MissingFileError, match="no weights of llava"):
         render(spec(sound_text="", captioner="llava"))
+
+
+def test_a_tagger_that_is_here_says_what_it_hears(home, tmp_path, monkeypatch):
+    import shutil
+
+    assert render(spec()).provenance["tagger"] is None
+    shutil.copytree(home, tmp_path, dirs_exist_ok=True)
+    save_ast(tmp_path / TAGGER)
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path))
+    made = render(spec(sound_text="surf and rain"))
+    opinion = made.provenance["tagger"]
+    assert opinion["model"] == TAGGER
+    assert {tag["label"] for tag in opinion["mix"]} == set(LABELS)
+    assert len(opinion["layers"]) == len(made.layers) == 2
+    assert any("had no part in it, hears: " in note for note in made.provenance["notes"])
+    assert np.array_equal(made.samples, render(spec(sound_text="surf and rain")).samples)
+
+
+def test_a_month_that_was_never_learnt_is_said_to_change_nothing(monkeypatch):
+    from generation.diffusion.soundscape import SoundscapeConditioner
+
+    plain = render(spec(hour=6.0, month=5))
+    assert not any("never learnt" in note for note in plain.provenance["notes"])
+    ours = SoundscapeConditioner(embed_dim=8, token_dim=8, vector_dim=8, reads=("hour",))
+    batch = torch.randn(2, 8), torch.ones(2, dtype=torch.bool)
+    months, hours = torch.tensor([1.0, 7.0]), torch.tensor([6.0, float("nan")])
+    told = ours(*batch, months, hours)
+    assert torch.equal(told.tokens, ours(*batch, months.flip(0), hours).tokens)
+    assert told.tokens.shape == (2, 5, 8)
+    assert not torch.equal(told.tokens, ours(*batch, months, hours.flip(0)).tokens)
+    with pytest.raises(ConfigError, match="reads='week'"):
+        SoundscapeConditioner(reads=("week",))
+    maker = sound_maker("soundscape-nano")
+    names = {name: maker.conditioner.config[name] for name in ("space", "space_sha256")}
+    monkeypatch.setattr(maker, "conditioner", SoundscapeConditioner(reads=("hour",), **names))
+    notes = maker.unread([SoundAsk(seed=0, text="surf")], 5, 6.0)
+    assert "the month changed no sound: it was never learnt" in notes
+    assert not any("hour" in note for note in notes)
 
 
 def test_mid_ocean_is_a_place_too():

@@ -330,6 +330,7 @@ def test_mistakes_are_one_message(pairs, tiles, tmp_path, capsys, override, told
     [
         *("geoclap_nano", "psm_nano", "sat2sound_nano", "geobind_nano_hub", "geobind_nano"),
         *("geoclap_full", "psm_full", "sat2sound_full", "geobind_full"),
+        *("psm_nano_hours", "sat2sound_nano_hours"),
     ],
 )
 def test_every_configuration_is_valid(name):
