@@ -158,6 +158,7 @@ def _maker(gallery: "Gallery") -> str:
 
 
 def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "tuple[Embedding, list[str]]":
+    from generation.encoders.sound_encoder import unread_notes
     from generation.media.geotiff import geotiff_image
     from generation.media.image import read_bytes
 
@@ -168,7 +169,8 @@ def _of_image(args: argparse.Namespace, encoder: "SoundEncoder") -> "tuple[Embed
         f"the image lies at {image.center.lat:.2f}, {image.center.lon:.2f} with {image.gsd_m:.4g} "
         f"m a pixel; {told}"
     )
-    return encoder.placed(image, args.at_month, args.at_hour), [note]
+    notes = [note, *unread_notes(encoder.name, encoder.unread(args.at_month, args.at_hour))]
+    return encoder.placed(image, args.at_month, args.at_hour), notes
 
 
 def named_encoder(name: str) -> "SoundEncoder":

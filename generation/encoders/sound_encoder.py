@@ -87,14 +87,17 @@ class SoundEncoder:
         return tuple(part for part in self.space.metadata_encoder.parts if part in KNOWN_PARTS)
 
     def unread(self, month: int | None, hour: float | None) -> list[str]:
-        """Name what is told of the time and changes nothing, as it was never learnt."""
+        """Name what is told of the time and changes nothing, as it was never learnt.
+
+        :func:`unread_notes` puts it into sentences.
+        """
         told = {MONTH: month, HOUR: hour}
         return [
             part for part, value in told.items() if value is not None and part not in self.reads
         ]
 
     def check_time(self, month: int | None, hour: float | None) -> None:
-        """Refuse what is no month or hour, and what the space does not read.
+        """Refuse what is no month or hour, and either where a space takes none at all.
 
         Raises:
             InvalidSpecError: See there.
@@ -103,9 +106,9 @@ class SoundEncoder:
             checked_month(month)
         if hour is not None:
             checked_hour(hour)
-        if unread := self.unread(month, hour):
-            spaces = [name for name in list_models("sound-space") if name != self.name]
-            takes = [name for name in spaces if all(p in find(name).summary for p in unread)]
+        unread = self.unread(month, hour)
+        if unread and not self.takes_metadata:
+            takes = [name for name in list_models("sound-space") if "hour" in find(name).summary]
             raise InvalidSpecError(
                 f"model {self.name!r} knows no {' and no '.join(unread)} (leave it out, or choose "
                 f"a model that does: {', '.join(takes)})"
@@ -229,6 +232,11 @@ class SoundEncoder:
         square = image.rgb[top : top + side, left : left + side]
         known = self.known([image.center], month, hour)
         return self.image(square[None], np.array([image.gsd_m], np.float32), known)
+
+
+def unread_notes(name: str, unread: Sequence[str]) -> list[str]:
+    """Say what was told and changed nothing, a sentence each."""
+    return [f"the {part} changed nothing: {name} has not learnt it" for part in unread]
 
 
 def mean_of(parts: Embedding) -> Embedding:

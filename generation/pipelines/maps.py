@@ -11,6 +11,7 @@ Source:
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,6 +52,12 @@ class SoundMap:
     def unit(self) -> str:
         """What the scores are."""
         return "cosine" if self.uncertainty is None else "negative expected squared distance"
+
+    @property
+    def unread(self) -> list[str]:
+        """What was told of the time and changed nothing."""
+        told: Any = self.about["unread"]
+        return list(told)
 
     @property
     def missing(self) -> int:
@@ -148,6 +155,7 @@ def _about(
         "model_sha256": encoder.sha256,
         "month": month,
         "hour": hour,
+        "unread": encoder.unread(month, hour),
         "zoom": grid.zoom,
         "cell_px": grid.cell_px,
         "view_px": grid.view_px,

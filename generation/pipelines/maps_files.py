@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from generation.checkpoint import model_sha256
 from generation.encoders.heads import Embedding
-from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder
+from generation.encoders.metadata import MONTH
+from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder, unread_notes
 from generation.errors import InvalidSpecError, OutputError
 from generation.geo.grid import MapGrid
 from generation.geo.imagery import FileImagery, Imagery
@@ -213,7 +214,7 @@ def remarks(found: SoundMap) -> list[str]:
             f"{found.missing} of {found.scores.size} cells have no score: the imagery does not "
             f"cover their view of {found.grid.view_px} px"
         )
-    return notes
+    return [*notes, *unread_notes(str(found.about["model"]), found.unread)]
 
 
 def save_sound_map(
@@ -281,7 +282,7 @@ def _told(value: float | int | None) -> str:
 def _title(request: MapRequest, found: SoundMap) -> str:
     """Give the question with its time, as in: “surf”, May, 06:00 local time, sat2sound-nano."""
     parts = [request.asked]
-    if request.month is not None:
+    if request.month is not None and MONTH not in found.unread:
         parts.append(_MONTHS[request.month - 1])
     if request.hour is not None:
         minutes = round(request.hour * 60) % (24 * 60)

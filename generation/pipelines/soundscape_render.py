@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 
 from generation.encoders.heads import Embedding, likeness
-from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder
+from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder, unread_notes
 from generation.errors import AudioError, InvalidSpecError, shown
 from generation.layer_spec import LayerSpec
 from generation.media.audio import Mel, Recording, log_mel, open_audio
@@ -88,8 +88,7 @@ def render(
     chosen = _choose(made, asks, plan, encoder, (maker.rate, spec.candidates))
     mixed, changed = mix([each.samples for each in chosen], plan.layers)
     if plan.place is not None:
-        unread = encoder.unread(spec.month, spec.hour)
-        notes += [f"the {name} did not change what fits the place" for name in unread]
+        notes += unread_notes(encoder.name, encoder.unread(spec.month, spec.hour))
     heard, opinion = _checked(mixed, chosen, maker.rate)
     notes += heard
     notes += [*ground.notes, *maker.unread(asks, spec.month, spec.hour), *changed]
