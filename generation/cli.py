@@ -31,6 +31,7 @@ from generation.console import (
     whole,
 )
 from generation.search import add_search
+from generation.species import add_map_range, add_species
 
 COMMANDS = "terrascape.commands"
 _OBJECTS_BETWEEN_COLLECTIONS = 100_000
@@ -73,6 +74,7 @@ def build_parser(words: list[str]) -> Parser:
         _add_batch,
         _add_convert,
         add_search,
+        add_species,
         _add_map,
         _add_models,
         _add_info,
@@ -179,6 +181,7 @@ def _convert(args: argparse.Namespace) -> None:
 def _add_map(commands: "argparse._SubParsersAction[Parser]") -> None:
     command = commands.add_parser("map", help="map a region", description="Map a region.")
     kinds = command.add_subparsers(title="kinds", metavar="KIND", required=True)
+    add_map_range(kinds)
     parser = kinds.add_parser(
         "sound",
         help="where something could be heard",

@@ -291,7 +291,9 @@ def layers_of(path: Path) -> list[object]:
         values = json.loads(read_bytes(path))
     except (ValueError, RecursionError):
         values = None
-    if not isinstance(values, list) or not values:
+    if values == []:
+        raise InvalidSpecError(f"layers {path} is an empty list (give one layer or more)")
+    if not isinstance(values, list):
         raise InvalidSpecError(
             f'layers {path} is no JSON list of layers (give one like [{{"text": "surf on a beach", '
             '"level_db": -6, "pan": 0.3}])'

@@ -105,8 +105,8 @@ def _layer_mistakes(values: Mapping[str, object]) -> list[str]:
     if file is not None and not is_path(file):
         wrong.append(f"file={shown(file)} (give the path of a recording, or leave it out)")
     if isinstance(text, str) and bool(text.strip()) == (file is not None):
-        both = "and" if file is not None else "nor"
-        wrong.append(f"text={shown(text)} {both} file={shown(file)} (give one of the two: {_FORM})")
+        which = f"both {shown(text)} and {shown(file)}" if text.strip() else "neither text nor file"
+        wrong.append(f"it has {which} (give one of the two: {_FORM})")
     if sha256 is not None and (file is None or not is_sha256(sha256)):
         wrong.append(f"sha256={shown(sha256)} (give that of the file, or leave it out)")
     ranges: Mapping[str, Sequence[float]] = {

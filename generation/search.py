@@ -7,16 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generation.cards import SIMULATED
 from generation.console import Parser, real, tell_notes, whole
 from generation.errors import InvalidSpecError, shown
 from generation.geo.location import Location
-from generation.registry import (
-    GALLERY,
-    SIMULATED,
-    SIMULATED_NOTE,
-    list_models,
-    places_are_simulated,
-)
+from generation.registry import GALLERY, SIMULATED_NOTE, list_models, places_are_simulated
 
 if TYPE_CHECKING:
     from generation.encoders.gallery import Gallery

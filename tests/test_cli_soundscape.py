@@ -65,7 +65,7 @@ def test_each_mistake_is_one_sentence_and_leaves_nothing(words, told, tmp_path, 
     ("content", "told"),
     [
         ("no json", "is no JSON list of layers"),
-        ("[]", "is no JSON list of layers"),
+        ("[]", "is an empty list (give one layer or more)"),
         ('[{"text": "a", "level_db": 400}]', "level_db=400"),
         ('[{"text": "a", "level_db": 1e999}]', "level_db=inf"),
         ('["a", 3]', "layer 2"),

@@ -21,7 +21,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generation.console import DONE, Parser, Progress, guarded, real, whole
-from generation.errors import ConfigError, OutputError
+from generation.errors import ConfigError
+from training.evaluate_commands import add_ranges, add_soundscape
+from training.reports import refuse_old, tell, write_report
 
 if TYPE_CHECKING:
     from training.evaluate_controls import Scores, Yardstick
@@ -101,7 +103,8 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=whole, default=0, metavar="N", help="chooses real tiles and shuffles")
     steering.set_defaults(run=_steering)
     _add_panorama(kinds)
-    _add_soundscape(kinds)
+    add_soundscape(kinds)
+    add_ranges(kinds)
 
 
 def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -125,47 +128,8 @@ def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     panorama.set_defaults(run=_panorama)
 
 
-def _add_soundscape(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    soundscape = kinds.add_parser(
-        "soundscape",
-        help="sounds of held-out kinds and hours",
-        description="Let an independent tagger, distances and retrieval judge a model's sounds.",
-    )
-    add = soundscape.add_argument
-    add("--clips", required=True, metavar="PATTERN", help="Parquet files of labelled clips")
-    add("--day", required=True, metavar="PATTERN", help="those of one microphone's day")
-    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
-    add("--model", default="soundscape-nano", help="a name, or a folder of weights")
-    add("--tiles", type=Path, metavar="DIR", help="what training.data built: asks with images too")
-    add("--pairs", type=Path, metavar="DIR", help="what training.sound_pairs built on the tiles")
-    add("--limit", type=whole, metavar="N", help="held-out recordings of a kind; all if absent")
-    add("--seconds", type=real, default=5.0, metavar="N", help="length of every sound")
-    add("--steps", type=whole, default=10, metavar="N", help="steps of the sampler")
-    add("--guidance", type=real, default=2.0, metavar="N", help="1 is as trained")
-    add("--seed", type=whole, default=0, metavar="N", help="chooses noise, tagger and intervals")
-    add("--tagger-steps", type=whole, default=400, metavar="N", help="batches the tagger learns")
-    add("--hour-seeds", type=whole, default=16, metavar="N", help="sounds at dawn and at night")
-    add("--loop-seeds", type=whole, default=6, metavar="N", help="loops of each kind")
-    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
-    soundscape.set_defaults(run=_soundscape)
-
-
-def _soundscape(args: argparse.Namespace) -> int:
-    _refuse_old(args.out, args.sheet)
-    from training.soundscape_cases import Settings
-    from training.soundscape_report import command_of, lines, measured
-
-    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
-    report, metrics, controls = measured(settings)
-    _tell("\n".join(lines(report)))
-    report["command"] = command_of(settings, args.out)
-    _write(report, metrics, controls, args.out)
-    print(args.out)
-    return DONE
-
-
 def _panorama(args: argparse.Namespace) -> int:
-    _refuse_old(args.out, args.sheet)
+    refuse_old(args.out, args.sheet)
     for name, least in (("limit", 2), ("targets", 1), ("steps", 1), ("seed", 0), ("batch", 1)):
         if getattr(args, name) < least:
             raise ConfigError(f"--{name} {getattr(args, name)} is too few ({least} or more)")
@@ -182,19 +146,19 @@ def _panorama(args: argparse.Namespace) -> int:
         sheet=args.sheet,
     )
     for line in lines(report):
-        _tell(line)
+        tell(line)
     words = ["terrascape", "evaluate", "panorama", "--data", _shown(args.data)]
     words += ["--weights", "DIR"] if args.weights else ["--model", args.model]
     for name in ("limit", "targets", "steps", "seed", "batch"):
         words += [f"--{name}", str(getattr(args, name))]
     report["command"] = shlex.join([*words, "--out", args.out.name])
-    _write(report, metrics, controls, args.out)
+    write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
 
 
 def _sound(args: argparse.Namespace) -> int:
-    _refuse_old(args.out)
+    refuse_old(args.out)
     from generation.checkpoint import load_part, model_sha256
     from generation.encoders.sound_space import SoundSpace
     from generation.registry import locate
@@ -205,7 +169,7 @@ def _sound(args: argparse.Namespace) -> int:
     space = load_part(SoundSpace, folder).eval()
     image_px = space.image.config["image_px"]
     dataset = SoundPairs(args.data, args.tiles, image_px, test=True)
-    _tell(f"{len(dataset)} pairs of unseen places and unseen sounds")
+    tell(f"{len(dataset)} pairs of unseen places and unseen sounds")
     metrics, controls = measure(space, dataset, seed=args.seed, rule=args.ranks)
     about = json.loads((args.data / "about.json").read_text(encoding="utf-8"))
     words = ["terrascape", "evaluate", "sound", "--data", "PAIRS", "--tiles", "TILES"]
@@ -218,13 +182,13 @@ def _sound(args: argparse.Namespace) -> int:
         "command": shlex.join([*words, "--out", args.out.name]),
         "settings": {"seed": args.seed, "ranks": args.ranks},
     }
-    _write(report, metrics, controls, args.out)
+    write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
 
 
 def _steering(args: argparse.Namespace) -> int:
-    _refuse_old(args.out, args.sheet)
+    refuse_old(args.out, args.sheet)
     if args.judge == args.sound_model:
         raise ConfigError(f"--judge {args.judge} steers as well (give another space)")
     if not 1 <= args.per_sound <= 100:
@@ -244,7 +208,7 @@ def _steering(args: argparse.Namespace) -> int:
     words += ["--sound-model", args.sound_model, "--judge", args.judge]
     words += ["--per-sound", str(args.per_sound), "--seed", str(args.seed)]
     report["command"] = shlex.join([*words, "--out", args.out.name])
-    _write(report, metrics, controls, args.out)
+    write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
 
@@ -261,7 +225,7 @@ def _geosynth(args: argparse.Namespace) -> int:
     painter = None if args.controls_only else _painter(args)
     known = read_tiles(files, seed=args.seed)
     tiles = known.take(evenly(len(known), min(args.limit or len(known), len(known))))
-    _tell(f"{len(tiles)} real tiles; measuring the controls")
+    tell(f"{len(tiles)} real tiles; measuring the controls")
     ruler = LiteFeatures()
     yardstick = Yardstick(tiles, ruler, seed=args.seed)
     controls = measure_controls(yardstick)
@@ -283,7 +247,7 @@ def _geosynth(args: argparse.Namespace) -> int:
     metrics = (
         None if painter is None else _measure(args, painter, yardstick, known, controls, report)
     )
-    _write(report, metrics, controls, args.out)
+    write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
 
@@ -328,23 +292,13 @@ def _measure(
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse what could only fail after an hour of drawing."""
-    _refuse_old(args.out, args.sheet)
+    refuse_old(args.out, args.sheet)
     if args.batch < 1:
         raise ConfigError(f"--batch {args.batch} draws nothing (at least 1)")
     if args.seed < 0:
         raise ConfigError(f"--seed {args.seed} is negative (0 or more)")
     if args.limit is not None and args.limit < 4:
         raise ConfigError(f"--limit {args.limit} is too few to compare (at least 4 tiles)")
-
-
-def _refuse_old(*files: Path | None) -> None:
-    for file in files:
-        if file is None:
-            continue
-        if file.exists():
-            raise OutputError(f"{file} exists and is not overwritten (remove it or choose another)")
-        if not file.parent.is_dir():
-            raise OutputError(f"there is no folder {file.parent} for {file.name} (make it first)")
 
 
 def _words(args: argparse.Namespace) -> list[str]:
@@ -362,24 +316,6 @@ def _shown(pattern: str) -> str:
     """Name files without the folder they lie in on this machine."""
     path = Path(pattern)
     return path.name if path.parent == Path() else f"DIR/{path.name}"
-
-
-def _write(
-    report: dict[str, object], metrics: "Scores | None", controls: "Scores", out: Path
-) -> None:
-    from generation.atomic import atomic_path
-
-    both = [controls] if metrics is None else [metrics, controls]
-    report["metrics"] = {} if metrics is None else metrics.values
-    report["controls"] = controls.values
-    report["intervals"] = {k: v for scores in both for k, v in scores.intervals.items()}
-    text = json.dumps(report, indent=2, sort_keys=True, allow_nan=False)
-    with atomic_path(out) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
-
-
-def _tell(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

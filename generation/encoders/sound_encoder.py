@@ -16,7 +16,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from generation.checkpoint import load_part, model_sha256
-from generation.encoders.heads import Embedding, unit
+from generation.encoders.heads import Embedding, masked_mean, unit
 from generation.encoders.metadata import (
     HOUR,
     KNOWN_PARTS,
@@ -159,6 +159,23 @@ class SoundEncoder:
                 for given, words in self._read(sentences)
             ]
         )
+
+    @torch.no_grad()
+    def word_likeness(
+        self, sentences: Sequence[str], others: Sequence[str]
+    ) -> Float[Tensor, "sentences others"]:
+        """Compare the words of sentences, as the text encoder reads them before any sound is heard.
+
+        The shared space puts all words near some sound that it knows; this tells new ones.
+        """
+        if self._read is None:
+            self._read = text_reader(self.space.settings[TEXT], self.space.text, self.folder)
+        read = self._read
+        one, two = (
+            torch.cat([unit(masked_mean(*part)) for part in read(each)])
+            for each in (sentences, others)
+        )
+        return one @ two.T
 
     @torch.no_grad()
     def audio(self, recordings: Sequence[Recording]) -> Embedding:

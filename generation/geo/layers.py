@@ -158,7 +158,7 @@ def ground_cover(window: Window) -> UInt8[np.ndarray, "height width"]:
     x = (window.col_px + np.arange(window.width_px) + 0.5) / size
     y = (window.row_px + np.arange(window.height_px) + 0.5) / size
     lat = np.degrees(np.arctan(np.sinh(np.pi * (1 - 2 * y))))
-    grid = _igbp()
+    grid = land_cover()
     rows, row_weight = _bilinear((90 - lat) / 0.05 - 0.5)
     cols, col_weight = _bilinear((x % 1.0) * grid.shape[1] - 0.5)
     rows = np.clip(rows, 0, grid.shape[0] - 1)
@@ -199,7 +199,8 @@ def _unit_box(window: Window, pad_px: int = 4) -> tuple[float, float, float, flo
 
 
 @cache
-def _igbp() -> UInt8[np.ndarray, "3600 7200"]:
+def land_cover() -> UInt8[np.ndarray, "3600 7200"]:
+    """Give the class of land cover on a grid of 0.05 degree, row 0 in the north."""
     return np.asarray(Image.open(_asset("igbp_2019_0p05deg.png")))
 
 

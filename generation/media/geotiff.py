@@ -80,15 +80,17 @@ def cog_bytes(
     bands: Sequence[Band],
     transform: tuple[float, float, float, float, float, float],
     tags: Mapping[str, str],
+    crs: str = "EPSG:3857",
 ) -> bytes:
-    """Encode measurements as a cloud-optimized GeoTIFF in EPSG:3857, with overviews.
+    """Encode measurements as a cloud-optimized GeoTIFF, with overviews.
 
     Equal input gives equal bytes.
 
     Args:
         bands: At least one; all of one size.
-        transform: Affine map (a, b, c, d, e, f) from pixel (x, y) to EPSG:3857 metres.
+        transform: Affine map (a, b, c, d, e, f) from pixel (x, y) to coordinates of ``crs``.
         tags: Texts for the TIFF's metadata.
+        crs: Of the transform; metres of web mercator by default.
     """
     from rasterio.io import MemoryFile
     from rasterio.transform import Affine
@@ -102,7 +104,7 @@ def cog_bytes(
             count=len(bands),
             dtype="float32",
             nodata=float("nan"),
-            crs="EPSG:3857",
+            crs=crs,
             transform=Affine(*transform),
             compress="deflate",
             level=_DEFLATE_LEVEL,

@@ -62,7 +62,9 @@ def soundscape_files(render: SoundscapeRender, record: str) -> dict[str, bytes]:
 
 def layers_json(layers: tuple[LayerSpec, ...]) -> bytes:
     """Write layers as a list that a person can edit and give again."""
-    rows = ",\n".join("  " + json.dumps(layer.to_dict(), sort_keys=True) for layer in layers)
+    rows = ",\n".join(
+        "  " + json.dumps(layer.to_dict(), sort_keys=True, ensure_ascii=False) for layer in layers
+    )
     return f"[\n{rows}\n]\n".encode()
 
 

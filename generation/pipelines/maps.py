@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Float, Float32, UInt8
 from torch import Tensor
 
+from generation.cards import SIMULATED
 from generation.encoders.heads import Embedding, likeness
 from generation.encoders.sound_encoder import SoundEncoder
 from generation.errors import InvalidSpecError
@@ -25,7 +26,7 @@ from generation.geo.grid import MapGrid
 from generation.geo.imagery import Imagery
 from generation.geo.location import Location
 from generation.pipelines.maps_cache import BLOCK, Block, MapCache, Shelf
-from generation.registry import SIMULATED, places_are_simulated
+from generation.registry import places_are_simulated
 
 MIN_SEEN = 0.95
 """The share of a view that imagery must cover; the rest is filled with the mean of what is seen."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generation.cards import SIMULATED
 from generation.checkpoint import model_sha256
 from generation.encoders.heads import Embedding
 from generation.encoders.metadata import MONTH
@@ -33,7 +34,7 @@ from generation.pipelines.maps import (
 )
 from generation.pipelines.maps_cache import MapCache
 from generation.pipelines.maps_image import map_png
-from generation.registry import SIMULATED, SIMULATED_NOTE, locate
+from generation.registry import SIMULATED_NOTE, locate
 
 if TYPE_CHECKING:
     from generation.pipelines.satellite import SatellitePipeline

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from generation.cards import ModelCard
 from generation.diffusion.codec import to_signal
 from generation.diffusion.guidance import GuidanceScales
 from generation.diffusion.surroundings import Surroundings
@@ -24,7 +25,7 @@ from generation.pipelines.overlay import SeenView, Sources, overlay
 from generation.pipelines.panorama import OnStep, PanoramaPipeline
 from generation.pipelines.panorama_views import MAX_VIEWS, OpenView, open_views
 from generation.pipelines.whole import made_by, stamped
-from generation.registry import ModelCard, find, list_models
+from generation.registry import find, list_models
 from generation.spec import RunSpec
 
 CROPS = {"front": 0.0, "right": 90.0, "back": 180.0, "left": 270.0}

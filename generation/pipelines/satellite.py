@@ -13,6 +13,7 @@ from diffusers import ControlNetModel, FlowMatchEulerDiscreteScheduler, UNet2DCo
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from generation.cards import SIMULATED
 from generation.checkpoint import load_configured, model_sha256
 from generation.conditioning import Condition, SatelliteConditioner
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
@@ -32,7 +33,7 @@ from generation.geo.sources import open_source
 from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
 from generation.pipelines.steering import open_steering
 from generation.pipelines.whole import load_parts, made_by, save_whole, stamped
-from generation.registry import SIMULATED, SIMULATED_NOTE, find, list_models
+from generation.registry import SIMULATED_NOTE, find, list_models
 from generation.spec import RunSpec
 
 OnStep = Callable[[int, int, UInt8[np.ndarray, "height width 3"] | None], None]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class SoundAsk:
     recording: Recording | None = None
 
 
+@runtime_checkable
 class SoundMaker(Protocol):
     """Makes sounds, a batch at a time."""
 

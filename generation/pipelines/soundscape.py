@@ -41,9 +41,8 @@ PARTS = {
 }
 NOISE_LEVEL, WHITE_LEVEL = 2000, 2001
 """Tell the noise of sounds, and the white noise that is coloured, from that of images."""
-_KNOWN = 0.9
-"""Likeness to a caption from which the words for a sound are known: paraphrases reach 0.97, other
-sounds at most 0.85."""
+_KNOWN, _CAPTIONS = 0.6, 64
+"""Likeness of words from which a sound is known (others reach 0.5), and captions looked at."""
 _OVERLAP = 0.25
 """Of two neighbouring windows, the share that both of them decide."""
 _AT_ONCE = 32
@@ -100,18 +99,19 @@ class SoundscapePipeline:
     def unread(self, asks: Sequence[SoundAsk], month: int | None, hour: float | None) -> list[str]:
         """Say what of the time it never learnt, and what it takes words for that it does not know.
 
-        Known are the captions of the embedded gallery, and what the shared space takes for one.
+        Known are the captions of the embedded gallery, and what is said in nearly such words.
         """
         encoder, reads = self.encoder(), self.conditioner.config["reads"]
         gallery = Gallery.open(str(GALLERY), encoder.sha256)
         told = [name for name, value in ((MONTH, month), (HOUR, hour)) if value is not None]
         notes = [f"the {n} changed no sound: it was never learnt" for n in told if n not in reads]
         for text in dict.fromkeys(ask.text for ask in asks if ask.text):
-            (nearest,) = gallery.search(encoder.text([text]), 1, kinds=("caption",))
-            if nearest.score < _KNOWN:
+            hits = gallery.search(encoder.text([text]), _CAPTIONS, kinds=("caption",))
+            alike = float(encoder.word_likeness([text], [hit.title for hit in hits]).max())
+            if alike < _KNOWN:
                 notes.append(
-                    f"{text!r} is no sound that it knows; the nearest is {nearest.title!r} "
-                    f"(likeness {nearest.score:.2f}, {_KNOWN:g} is needed)"
+                    f"{text!r} is no sound that it knows; it is taken for {hits[0].title!r} "
+                    f"(likeness of words {alike:.2f}, {_KNOWN:g} is needed)"
                 )
         return notes
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 
+from generation.cards import SIMULATED
 from generation.encoders.heads import Embedding, likeness
 from generation.encoders.sound_encoder import SoundEncoder, load_sound_encoder, unread_notes
 from generation.errors import AudioError, InvalidSpecError, shown
@@ -22,15 +23,17 @@ from generation.media.soundscape import SoundscapeRender
 from generation.media.spectrogram import spectrogram_picture
 from generation.pipelines.overhead import Overhead, overhead_of
 from generation.pipelines.panorama import OnStep
-from generation.pipelines.sound_maker import SoundAsk, sound_maker
+from generation.pipelines.sound_maker import SoundAsk, SoundMaker, sound_maker
 from generation.pipelines.soundscape_plan import Plan, plan_of
 from generation.pipelines.tagger import TAGGER, tagger_here, told
 from generation.pipelines.whole import made_by
-from generation.registry import SIMULATED, SIMULATED_NOTE, find, places_are_simulated
+from generation.registry import SIMULATED_NOTE, find, places_are_simulated
 from generation.spec import SILENT, RunSpec
 
 SILENT_DB = -70.0
 """A recording below this level is silence, and like nothing."""
+LEAST_S = 0.1
+"""A recording shorter than this is no more than a click."""
 _CLIPPED = 0.01
 """Share of samples at full scale from which a recording is called clipped."""
 
@@ -87,11 +90,14 @@ def render(
     )
     chosen = _choose(made, asks, plan, encoder, (maker.rate, spec.candidates))
     mixed, changed = mix([each.samples for each in chosen], plan.layers)
-    if plan.place is not None:
-        notes += unread_notes(encoder.name, encoder.unread(spec.month, spec.hour))
+    notes += [
+        f"{each.origin} for this place: {each.text!r} (likeness {each.score:.2f})"
+        for each in plan.captions
+        if each.origin != "given" and each.score is not None
+    ]
     heard, opinion = _checked(mixed, chosen, maker.rate)
     notes += heard
-    notes += [*ground.notes, *maker.unread(asks, spec.month, spec.hour), *changed]
+    notes += [*ground.notes, *_unread(maker, encoder, spec, asks, plan), *changed]
     return SoundscapeRender(
         samples=mixed,
         rate=maker.rate,
@@ -193,6 +199,11 @@ def _recordings(layers: Sequence[LayerSpec]) -> tuple[list[Recording | None], li
             opened.append(None)
             continue
         recording = open_audio(Path(layer.file))
+        if recording.seconds < LEAST_S:
+            raise AudioError(
+                f"{layer.file} lasts {recording.seconds:.3f} s (give a recording of {LEAST_S:g} s "
+                "or more)"
+            )
         level = level_db(recording.samples)
         if level < SILENT_DB:
             raise AudioError(
@@ -240,6 +251,16 @@ def _choose(
             )
         )
     return chosen
+
+
+def _unread(
+    maker: SoundMaker, encoder: SoundEncoder, spec: RunSpec, asks: Sequence[SoundAsk], plan: Plan
+) -> list[str]:
+    """Say what changed nothing: first in what the sounds are, then in what fits the place."""
+    notes = maker.unread(asks, spec.month, spec.hour)
+    space = encoder.unread(spec.month, spec.hour) if plan.place is not None else []
+    new = [part for part in space if not any(note.startswith(f"the {part} ") for note in notes)]
+    return [*notes, *unread_notes(encoder.name, new)]
 
 
 def _checked(

@@ -7,6 +7,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from generation.cards import ModelCard
 from generation.checkpoint import load_part
 from generation.conditioning import SoundConditioner
 from generation.encoders.heads import Embedding, unit
@@ -16,7 +17,7 @@ from generation.media.audio import open_audio
 from generation.media.geotiff import TIFF_MAGICS, geotiff_image
 from generation.media.image import read_bytes
 from generation.pipelines.scene import SoundSteering
-from generation.registry import ModelCard, find, list_models, locate
+from generation.registry import find, list_models, locate
 from generation.spec import RunSpec
 
 SUFFIX = "-sound"

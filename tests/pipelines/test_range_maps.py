@@ -1,0 +1,132 @@
+"""Maps of ranges and species of places, from the command line to the files."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from PIL import Image
+from tiny_ranges import TAXA, save_range_model
+
+from generation.checkpoint import save_safetensors
+from generation.cli import main
+from generation.encoders.range_encoder import EMBEDDED, load_range_encoder
+from generation.errors import InvalidSpecError, WeightsError
+from generation.geo.location import Region
+from generation.pipelines.range_maps import DegreeGrid, range_map, ranked_species
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    home = tmp_path_factory.mktemp("home")
+    save_range_model(home)
+    return home
+
+
+@pytest.fixture(autouse=True)
+def at_home(home, monkeypatch):
+    monkeypatch.setenv("TERRASCAPE_HOME", str(home))
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_a_map_has_a_probability_for_every_cell(tmp_path, capsys):
+    out = tmp_path / "maps" / "cats.tif"
+    assert run("map", "range", "--taxon", "Felidae", "--cell", 3, "--out", out) == 0
+    assert capsys.readouterr().out.split() == [str(out), str(out.with_suffix(".png"))]
+    with rasterio.open(out) as file:
+        assert (file.width, file.height, file.crs.to_epsg()) == (120, 60, 4326)
+        assert file.bounds[:] == pytest.approx((-180, -90, 180, 90))
+        likely, tags = file.read(1), file.tags()
+    assert ((likely > 0) & (likely < 1)).all()
+    assert tags["TAXON"] == "Carnivora Felidae"
+    assert json.loads(tags["TERRASCAPE_MAP"])["known"] is True
+    with Image.open(out.with_suffix(".png")) as picture:
+        assert np.asarray(picture).std() > 5
+    assert run("map", "range", "--taxon", "Felidae", "--cell", 3, "--out", out) == 2
+    assert "not overwritten" in capsys.readouterr().err
+
+
+def test_cells_are_what_the_model_says_of_their_middles():
+    encoder = load_range_encoder()
+    taxon = encoder.taxonomy.resolve("Muridae")
+    grid = DegreeGrid(Region(170.0, -10.0, -170.0, 10.0), 5.0)
+    assert (grid.rows, grid.cols) == (4, 4)
+    found = range_map(encoder, taxon, grid)
+    place = np.array([[7.5, -177.5]], np.float32)  # over the date line
+    alone = encoder.likely([taxon.string], place)
+    assert found.likely[0, 2] == pytest.approx(alone[0, 0], abs=1e-6)
+    warmer = range_map(encoder, taxon, grid, warmer_c=5.0)
+    assert not np.array_equal(warmer.likely, found.likely)
+
+
+def test_who_lives_here_is_ranked_and_agrees_with_the_map(capsys):
+    assert run("species", "--lat", "46.5", "--lon", "7", "--top", 5, "--json") == 0
+    told = json.loads(capsys.readouterr().out)["species"]
+    assert len(told) == 5
+    scores = [each["likely"] for each in told]
+    assert scores == sorted(scores, reverse=True)
+    encoder = load_range_encoder()
+    place = np.array([[46.5, 7.0]], np.float32)
+    assert encoder.likely([told[0]["taxon"]], place)[0, 0] == pytest.approx(scores[0], abs=1e-3)
+    assert run("species", "--lat", "46.5", "--lon", "7", "--top", 2) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
+    assert len(ranked_species(encoder, (46.5, 7.0), len(TAXA))) == len(TAXA)
+
+
+def test_what_nobody_learnt_is_said(tmp_path, capsys):
+    out = tmp_path / "new.tif"
+    assert run("map", "range", "--taxon", "Felella novus", "--cell", 10, "--out", out) == 0
+    err = capsys.readouterr().err
+    assert "'novus' is not known" in err
+    out = tmp_path / "held.tif"
+    assert run("map", "range", "--taxon", "Felimys silvestris", "--cell", 10, "--out", out) == 0
+    assert "learnt from no species of it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["map", "range", "--taxon", "", "--out", "x.tif"], "names nothing"),
+        (["map", "range", "--taxon", "Felida", "--out", "x.tif"], "close to it: Felidae"),
+        (["map", "range", "--taxon", "Felidae", "--cell", "0", "--out", "x.tif"], "cell=0 degrees"),
+        (["map", "range", "--taxon", "Felidae", "--cell", "0.1", "--out", "x.tif"], "too large"),
+        (["map", "range", "--taxon", "Felidae", "--out", "x.png"], "let it end in .tif"),
+        (["map", "range", "--taxon", "Felidae", "--warmer", "99", "--out", "x.tif"], "warmer_c=99"),
+        (
+            ["map", "range", "--taxon", "Felidae", "--model", "psm-nano", "--out", "x.tif"],
+            "no range",
+        ),
+        (["species", "--lat", "100", "--lon", "5"], "lat=100"),
+        (["species", "--lat", "5", "--lon", "5", "--top", "0"], "top=0"),
+        (["species", "--lat", "5", "--lon", "5", "--rain", "-200"], "rain_share=-2"),
+    ],
+)
+def test_each_mistake_is_one_sentence_and_leaves_nothing(
+    words, told, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*words) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_names_and_embeddings_belong_together(home, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(home, tmp_path / "other")
+    monkeypatch.setenv("TERRASCAPE_HOME", str(tmp_path / "other"))
+    folder = tmp_path / "other/ranges-nano"
+    save_safetensors({"taxa": torch.zeros(3, 9)}, folder / EMBEDDED)
+    with pytest.raises(WeightsError, match="3 embeddings of 24 species"):
+        ranked_species(load_range_encoder(), (0.0, 0.0), 1)
+    config = json.loads((folder / "config.json").read_text())
+    config["variables"] = config["variables"][::-1]
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(WeightsError, match="reads other variables"):
+        load_range_encoder()
+    with pytest.raises(InvalidSpecError, match="knows no ranges"):
+        load_range_encoder("soundscape-nano")

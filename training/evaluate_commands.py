@@ -1,0 +1,81 @@
+"""Commands of ``terrascape evaluate`` for sounds and ranges; nothing heavy before they start."""
+
+import argparse
+from pathlib import Path
+
+from generation.console import DONE, real, whole
+from training.reports import refuse_old, tell, write_report
+
+
+def add_soundscape(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of soundscapes."""
+    soundscape = kinds.add_parser(
+        "soundscape",
+        help="sounds of held-out kinds and hours",
+        description="Let an independent tagger, distances and retrieval judge a model's sounds.",
+    )
+    add = soundscape.add_argument
+    add("--clips", required=True, metavar="PATTERN", help="Parquet files of labelled clips")
+    add("--day", required=True, metavar="PATTERN", help="those of one microphone's day")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--model", default="soundscape-nano", help="a name, or a folder of weights")
+    add("--tiles", type=Path, metavar="DIR", help="what training.data built: asks with images too")
+    add("--pairs", type=Path, metavar="DIR", help="what training.sound_pairs built on the tiles")
+    add("--limit", type=whole, metavar="N", help="held-out recordings of a kind; all if absent")
+    add("--seconds", type=real, default=5.0, metavar="N", help="length of every sound")
+    add("--steps", type=whole, default=10, metavar="N", help="steps of the sampler")
+    add("--guidance", type=real, default=2.0, metavar="N", help="1 is as trained")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses noise, tagger and intervals")
+    add("--tagger-steps", type=whole, default=400, metavar="N", help="batches the tagger learns")
+    add("--hour-seeds", type=whole, default=16, metavar="N", help="sounds at dawn and at night")
+    add("--loop-seeds", type=whole, default=6, metavar="N", help="loops of each kind")
+    add("--sheet", type=Path, metavar="FILE", help="also write a contact sheet, a new .png file")
+    soundscape.set_defaults(run=_soundscape)
+
+
+def _soundscape(args: argparse.Namespace) -> int:
+    refuse_old(args.out, args.sheet)
+    from training.soundscape_cases import Settings
+    from training.soundscape_report import command_of, lines, measured
+
+    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(report)))
+    report["command"] = command_of(settings, args.out)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+def add_ranges(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of ranges."""
+    ranges = kinds.add_parser(
+        "ranges",
+        help="ranges of species and genera that no training saw",
+        description="Compare predicted ranges with those of held-out species, beside their kin's.",
+    )
+    add = ranges.add_argument
+    add("--ranges", type=Path, required=True, metavar="FILE", help="PHYLACINE's ranges.npz")
+    add("--traits", type=Path, required=True, metavar="FILE", help="its traits.csv")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--model", default="ranges-nano", help="a name, or a folder of weights")
+    add("--limit", type=whole, default=400, metavar="N", help="species of each side at most")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses intervals and partners")
+    ranges.set_defaults(run=_ranges)
+
+
+def _ranges(args: argparse.Namespace) -> int:
+    refuse_old(args.out)
+    from generation.registry import locate
+    from training.evaluate_ranges import Settings, command_of, lines, measured
+
+    folder = Path(args.model) if Path(args.model).is_dir() else locate(args.model)
+    settings = Settings(
+        ranges=args.ranges, traits=args.traits, model=folder, limit=args.limit, seed=args.seed
+    )
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(report, metrics, controls)))
+    report["command"] = command_of(settings, args.model, args.out)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
