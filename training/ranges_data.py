@@ -23,8 +23,11 @@ from generation.errors import ConfigError, MissingFileError
 _COLUMNS = ("Order.1.2", "Family.1.2", "Genus.1.2", "Species.1.2")
 GENERA_HELD, SPECIES_HELD = 20, 10
 """One of so many genera, and of the species of the others, is held out."""
-CUT = (0.15, 0.15, 0.2)
+CUT = (0.1, 0.1, 0.15)
 """Probabilities that a string ends at the order, the family, the genus."""
+NEW = (0.3, 0.15)
+"""Probabilities that a whole string has a species, or a genus too, that nobody has heard of: it
+stands for any of its kin, which is what a new name says."""
 LEAST_SHARE = 1e-4
 """Of the globe; smaller ranges count as if they were so large, as few drawn cells tell of them."""
 LEARNT, UNSEEN_SPECIES, UNSEEN_GENUS = 0, 1, 2
@@ -135,12 +138,27 @@ class RangeSamples(Dataset[dict[str, Tensor]]):
             for depth in range(1, len(RANKS) + 1):
                 self.members.setdefault(ranks[:depth], []).append(row)
         self._unions: dict[tuple[str, ...], Bool[np.ndarray, " cells"]] = {}
-        encoder = TextEncoder(remembered=len(self.members) + 1)
+        self.new_species, self.new_genera = self._new_names()
+        encoder = TextEncoder(remembered=1)
         strings = [" ".join(ranks) for ranks in self.members]
+        strings += [*self.new_species, *self.new_genera]
         parts = [encoder(strings[n : n + 256]) for n in range(0, len(strings), 256)]
         self.states = torch.cat([states for states, _ in parts]).half()
         self.words = torch.cat([words for _, words in parts])
         self.number = {ranks: number for number, ranks in enumerate(self.members)}
+
+    def _new_names(self) -> tuple[list[str], list[str]]:
+        """Give each species' string with the epithet of another, and with a made-up genus too."""
+        rng = np.random.default_rng(0)
+        other = rng.permutation(len(self.taxa))
+        species, genera = [], []
+        for ranks, which in zip(self.taxa, other.tolist(), strict=True):
+            order, family, genus, _ = ranks
+            epithet, stem = self.taxa[which][3], self.taxa[which][2]
+            species.append(f"{order} {family} {genus} {epithet}")
+            made_up = stem[: len(stem) // 2] + genus[len(genus) // 2 :]
+            genera.append(f"{order} {family} {made_up} {epithet}")
+        return species, genera
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -162,6 +180,10 @@ class RangeSamples(Dataset[dict[str, Tensor]]):
         range_ = self.union(ranks)
         own = rng.choice(np.flatnonzero(range_), self.own)
         number = self.number[ranks]
+        if depth == len(RANKS):
+            new = int(np.searchsorted(np.cumsum(NEW), rng.random()))
+            offset = len(self.members)
+            number = (offset + index, offset + len(self.rows) + index, number)[new]
         return {
             "states": self.states[number].float(),
             "words": self.words[number],

@@ -4,7 +4,7 @@
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
 table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
-location, prediction, sound, steering, panorama.
+location, prediction, sound, steering, panorama, soundscape, ranges.
 """
 
 import argparse
@@ -224,6 +224,44 @@ def panorama(report: Mapping[str, Any]) -> str:
     )
 
 
+_GUESSES = (
+    ("model", ""),
+    ("mean range of its kin", "_relatives"),
+    ("the model, told the genus alone", "_genus_alone"),
+    ("another species' name", "_dealt"),
+    ("mean of all ranges", "_all_ranges"),
+)
+
+
+def ranges(report: Mapping[str, Any]) -> str:
+    """Make the table of ``terrascape evaluate ranges``, a row for each guess."""
+    values = {**report["metrics"], **report["controls"]}
+    sides = ("unseen_species", "unseen_genera")
+    head = ["guess"]
+    for side in sides:
+        named = side.replace("_", " ")
+        head += [f"{named}: average precision", "cost, km"]
+    rows = []
+    for label, suffix in _GUESSES:
+        row = [label]
+        for side in sides:
+            row += [
+                f"{values[f'{side}/map{suffix}']:.3f}",
+                f"{values[f'{side}/pac_km{suffix}']:.0f}",
+            ]
+        rows.append(row)
+    data, told = report["data"], []
+    for side in sides:
+        for figure, name in (("map", "precision"), ("pac_km", "cost")):
+            answer = report["answers"][side][figure]
+            told.append(f"{side.replace('_', ' ')}, {name}: {answer}")
+    return rows_of(head, rows) + (
+        f"\n{data['learnt']} species were learnt from; {data['unseen_species']} species of known "
+        f"genera and\n{data['unseen_genera']} of unknown genera were held out. Better than their "
+        f"kin for certain? {'; '.join(told)}.\n"
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -242,6 +280,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
     "sound": sound,
     "steering": steering,
     "panorama": panorama,
+    "ranges": ranges,
     "soundscape": soundscape,
 }
 
