@@ -11,16 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Bool, Float, Int
 
-from generation.checkpoint import load_part, model_sha256, sha256_file
+from generation.checkpoint import load_part, sha256_file
 from generation.console import Progress
-from generation.encoders.location import spherical_harmonics
+from generation.encoders.range_encoder import RangeEncoder
 from generation.encoders.ranges import RangeModel, logits
-from generation.encoders.text import TextEncoder
+from generation.encoders.taxonomy import Taxonomy
 from generation.errors import ConfigError
-from generation.geo.environment import embedded_environment, sampled
 from training.evaluate_controls import Scores
 from training.metrics import bootstrap, ratio
 from training.range_metrics import CAP_KM, ProximityMetric, average_precision
@@ -52,23 +50,17 @@ class Settings:
 
 
 class RangeMaps:
-    """A model on the cells of a grid."""
+    """A model on the cells of a grid, which it looks at once."""
 
-    def __init__(self, model: RangeModel, ranges: Ranges) -> None:
-        self.model, self.encoder = model.eval(), TextEncoder()
-        latlon = ranges.cells.latlon
-        harmonics = spherical_harmonics(
-            torch.from_numpy(latlon).double(), model.config["degree"]
-        ).float()
-        variables = torch.from_numpy(sampled(embedded_environment().variables(), latlon))
-        with torch.no_grad():
-            self.places = model.embed_features(harmonics, variables)
+    def __init__(self, folder: Path, ranges: Ranges) -> None:
+        table = Taxonomy(ranges.taxa, (ranges.side == LEARNT).tolist())
+        self.encoder = RangeEncoder(load_part(RangeModel, folder), table, folder)
+        self.places = self.encoder.places(ranges.cells.latlon)
 
-    @torch.no_grad()
     def __call__(self, strings: list[str]) -> Float[np.ndarray, "taxa cells"]:
         """Say how likely each taxon is in each cell."""
-        taxa = self.model.embed_taxa(*self.encoder(strings))
-        return logits(self.places, taxa).sigmoid().T.numpy()
+        scores = logits(self.places, self.encoder.taxa(strings))
+        return np.asarray(scores.sigmoid().T.numpy())
 
 
 def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
@@ -81,7 +73,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
         TerrascapeError: The model or the ranges are not here, or do not go together.
     """
     ranges = read_ranges(settings.ranges, settings.traits)
-    maps = RangeMaps(load_part(RangeModel, settings.model), ranges)
+    maps = RangeMaps(settings.model, ranges)
     metrics, controls, answers = Scores(), Scores(), dict[str, dict[str, str]]()
     for name, side in SIDES.items():
         rows = ranges.of(side)
@@ -92,7 +84,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
         answers[name] = _answers(controls, name)
     report = {
         "task": "ranges",
-        "model": model_sha256(settings.model),
+        "model": maps.encoder.sha256,
         "data": {
             "files": {p.name: sha256_file(p) for p in (settings.ranges, settings.traits)},
             "learnt": int((ranges.side == LEARNT).sum()),

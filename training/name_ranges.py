@@ -13,16 +13,14 @@ import torch
 
 from generation.checkpoint import load_part, save_safetensors
 from generation.console import Parser, Progress, guarded
-from generation.encoders.range_encoder import EMBEDDED, TAXA
+from generation.encoders.range_encoder import EMBEDDED, TAXA, RangeEncoder
 from generation.encoders.ranges import RangeModel
 from generation.encoders.taxonomy import Taxonomy
-from generation.encoders.text import TextEncoder
 from training.ranges_data import LEARNT, read_ranges
 
 _AT_ONCE = 256
 
 
-@torch.no_grad()
 def write_names(ranges: Path, traits: Path, folder: Path) -> None:
     """Write the table of names and the embeddings of all species.
 
@@ -34,14 +32,16 @@ def write_names(ranges: Path, traits: Path, folder: Path) -> None:
     Raises:
         TerrascapeError: The files or the weights are not there.
     """
-    model, found = load_part(RangeModel, folder).eval(), read_ranges(ranges, traits)
-    encoder, progress, parts = TextEncoder(remembered=1), Progress("names"), []
+    found = read_ranges(ranges, traits)
+    table = Taxonomy(found.taxa, (found.side == LEARNT).tolist())
+    encoder = RangeEncoder(load_part(RangeModel, folder), table, folder)
+    progress, parts = Progress("names"), []
     for start in range(0, len(found.names), _AT_ONCE):
         names = found.names[start : start + _AT_ONCE]
-        parts.append(model.embed_taxa(*encoder(names)).half())
+        parts.append(encoder.taxa(names).half())
         progress(min(start + _AT_ONCE, len(found.names)), len(found.names))
     save_safetensors({"taxa": torch.cat(parts)}, folder / EMBEDDED)
-    Taxonomy(found.taxa, (found.side == LEARNT).tolist()).write(folder / TAXA)
+    table.write(folder / TAXA)
 
 
 def main(argv: list[str] | None = None) -> int:

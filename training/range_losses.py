@@ -72,8 +72,17 @@ def asymmetric(
     gamma_present: float = 1.0,
     gamma_absent: float = 4.0,
     margin: float = 0.05,
+    hill: float | None = None,
 ) -> Float[Tensor, ""]:
     """Let easy absences count little, and those below a margin not at all.
+
+    Args:
+        scores: Before the sigmoid.
+        present: What is there, 0 or 1.
+        gamma_present: How little easy presences count.
+        gamma_absent: The same for absences.
+        margin: Below this likelihood an absence costs nothing.
+        hill: See :func:`robust_asymmetric`; without it no absence counts less for being doubted.
 
     Source:
         Ridnik et al., "Asymmetric loss for multi-label classification" (ASL, ICCV 2021), Eqs. 4-7.
@@ -82,18 +91,12 @@ def asymmetric(
     shifted = (p - margin).clamp_min(0)
     there = present * (1 - p) ** gamma_present * F.logsigmoid(scores)
     away = (1 - present) * shifted**gamma_absent * (1 - shifted).clamp_min(_TINY).log()
+    if hill is not None:
+        away = (hill - p) * away
     return -(there + away).mean()
 
 
-def robust_asymmetric(
-    scores: Scores,
-    present: Scores,
-    *,
-    gamma_present: float = 1.0,
-    gamma_absent: float = 4.0,
-    margin: float = 0.05,
-    hill: float = 1.5,
-) -> Float[Tensor, ""]:
+def robust_asymmetric(scores: Scores, present: Scores, *, hill: float = 1.5) -> Float[Tensor, ""]:
     """Let absences of which the model is most sure that they are wrong count less as well.
 
     The cost of an absence is multiplied by ``hill - p``, so that a likely presence that nobody
@@ -103,11 +106,7 @@ def robust_asymmetric(
         Park et al., "Robust asymmetric loss for multi-label long-tailed learning" (RAL, ICCV
         workshops 2023), its Hill term; the Taylor terms are left out.
     """
-    p = scores.sigmoid()
-    shifted = (p - margin).clamp_min(0)
-    there = present * (1 - p) ** gamma_present * F.logsigmoid(scores)
-    away = (1 - present) * shifted**gamma_absent * (1 - shifted).clamp_min(_TINY).log()
-    return -(there + (hill - p) * away).mean()
+    return asymmetric(scores, present, hill=hill)
 
 
 def surveyed(

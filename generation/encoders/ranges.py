@@ -46,7 +46,7 @@ class RangeModel(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(  # noqa: PLR0913 - sizes of a network
+    def __init__(
         self,
         variables: Sequence[str] = (),
         degree: int = 10,
@@ -56,7 +56,6 @@ class RangeModel(ModelMixin, ConfigMixin):
         state_dim: int = 384,
         queries: int = 4,
         drop: float = 0.1,
-        words: str = "minilm",
     ) -> None:
         """Build an untrained model.
 
@@ -69,7 +68,6 @@ class RangeModel(ModelMixin, ConfigMixin):
             state_dim: Width of the text encoder's token states.
             queries: Readings of a string that are put together.
             drop: Probability of a feature to be dropped while learning.
-            words: The text encoder: ``minilm``, or ``llama`` for one through transformers.
         """
         super().__init__()
         self.mean: Tensor

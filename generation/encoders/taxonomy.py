@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from generation.atomic import atomic_path
 from generation.errors import InvalidSpecError, MissingFileError, shown
 
 RANKS = ("order", "family", "genus", "species")
@@ -56,7 +57,10 @@ class Taxonomy:
 
     def write(self, path: Path) -> None:
         """Write what :meth:`read` reads."""
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with (
+            atomic_path(path) as temporary,
+            temporary.open("w", encoding="utf-8", newline="") as file,
+        ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow([*RANKS, "learnt"])
             writer.writerows(

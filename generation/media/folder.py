@@ -5,7 +5,7 @@ import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,6 +43,28 @@ def output_folder(out: Path, needed_bytes: int = 0) -> Iterator[Path]:
             with suppress(OSError):  # not empty: something was finished there
                 path.rmdir()
         raise
+
+
+def write_together(files: Mapping[Path, bytes]) -> list[Path]:
+    """Write files that belong to each other: all of them, or none.
+
+    Returns:
+        Their paths.
+
+    Raises:
+        OutputError: One cannot be written; those before it have been taken away again.
+    """
+    written: list[Path] = []
+    try:
+        for path, data in files.items():
+            atomic_write(path, data)
+            written.append(path)
+    except BaseException:  # also Ctrl-C: nothing partial may stay
+        for path in written:
+            with suppress(OSError):
+                path.unlink()
+        raise
+    return written
 
 
 def atomic_write(path: Path, data: bytes) -> bool:

@@ -6,7 +6,6 @@ Both say how they were made: from the TIFF's tag ``TERRASCAPE_MAP`` the map can 
 import dataclasses
 import json
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ from generation.geo.imagery import FileImagery, Imagery
 from generation.geo.layers import ATTRIBUTION
 from generation.geo.location import Region
 from generation.media.audio import open_audio
-from generation.media.folder import atomic_write, output_folder
+from generation.media.folder import output_folder, write_together
 from generation.media.geotiff import Band, cog_bytes
 from generation.pipelines.drawn_imagery import SECONDS_A_WINDOW, DrawnImagery, windows_to_draw
 from generation.pipelines.maps import (
@@ -245,21 +244,12 @@ def save_sound_map(
     if found.uncertainty is not None:
         bands.append(Band("uncertainty", "sum of standard deviations", found.uncertainty))
     text = {"Title": request.asked, "Copyright": credit, TAG: tags[TAG]}
-    files = {
-        out: cog_bytes(bands, found.grid.transform, tags),
-        out.with_suffix(".png"): map_png(found, _title(request, found), credit, text, cache),
-    }
-    written: list[Path] = []
-    try:
-        for path, data in files.items():
-            atomic_write(path, data)
-            written.append(path)
-    except BaseException:
-        for path in written:
-            with suppress(OSError):
-                path.unlink()
-        raise
-    return written
+    return write_together(
+        {
+            out: cog_bytes(bands, found.grid.transform, tags),
+            out.with_suffix(".png"): map_png(found, _title(request, found), credit, text, cache),
+        }
+    )
 
 
 def _query(request: MapRequest, encoder: SoundEncoder) -> Embedding:

@@ -207,7 +207,7 @@ def _fitted(
     return values[np.ix_(rows, cols)]
 
 
-def _degrees(low: float, high: float) -> list[float]:
+def round_degrees(low: float, high: float) -> list[float]:
     """Give round degrees between two, about five of them."""
     step = next((s for s in _STEPS_DEG if (high - low) / s <= 6), _STEPS_DEG[-1])
     return [float(step * n) for n in range(int(np.ceil(low / step)), int(high // step) + 1)]
@@ -219,14 +219,14 @@ def _lines(grid: MapGrid) -> tuple[list[tuple[float, str]], list[tuple[float, st
     east = region.east + (360 if region.east <= region.west else 0)
     meridians = [
         ((lon - region.west) / (east - region.west), _named((lon + 180) % 360 - 180, "EW"))
-        for lon in _degrees(region.west, east)
+        for lon in round_degrees(region.west, east)
     ]
     parallels = [
         (
             (to_px(Location(lat, 0.0), grid.zoom)[1] - window.row_px) / window.height_px,
             _named(lat, "NS"),
         )
-        for lat in _degrees(region.south, region.north)
+        for lat in round_degrees(region.south, region.north)
     ]
     return meridians, parallels
 

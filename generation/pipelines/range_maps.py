@@ -1,8 +1,6 @@
 """Maps of where a taxon lives: measurements for programs and a picture for people."""
 
 import json
-from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,12 +14,12 @@ from generation.errors import InvalidSpecError
 from generation.geo.environment import ATTRIBUTION, Environment, embedded_environment
 from generation.geo.layers import land_cover
 from generation.geo.location import Region
-from generation.media.folder import atomic_write, output_folder
+from generation.media.folder import output_folder, write_together
 from generation.media.geotiff import Band, cog_bytes
 from generation.media.image import png_bytes
 from generation.media.lettering import font
 from generation.pipelines.maps_files import TAG, check_out
-from generation.pipelines.maps_image import LIKELY, coloured
+from generation.pipelines.maps_image import LIKELY, coloured, round_degrees
 
 if TYPE_CHECKING:
     from PIL.ImageDraw import ImageDraw
@@ -34,7 +32,6 @@ _PICTURE_PX = (1200, 820)
 _MARGIN_PX = 32
 _SEA, _LAND = (224, 230, 235), (246, 244, 238)
 _INK, _SOFT = (20, 20, 20), (90, 90, 90)
-_STEP_DEG = 30.0
 _WATER = 0
 """Of the classes of land cover."""
 
@@ -166,21 +163,12 @@ def save_range_map(found: RangeMap, out: Path) -> list[Path]:
             "ATTRIBUTION": ATTRIBUTION,
         }
         band = Band("likely", "probability", found.likely)
-        files = {
-            out: cog_bytes([band], found.grid.transform, tags, crs="EPSG:4326"),
-            out.with_suffix(".png"): range_png(found, {TAG: record}),
-        }
-        written: list[Path] = []
-        try:
-            for path, data in files.items():
-                atomic_write(path, data)
-                written.append(path)
-        except BaseException:
-            for path in written:
-                with suppress(OSError):
-                    path.unlink()
-            raise
-        return written
+        return write_together(
+            {
+                out: cog_bytes([band], found.grid.transform, tags, crs="EPSG:4326"),
+                out.with_suffix(".png"): range_png(found, {TAG: record}),
+            }
+        )
 
 
 def range_png(found: RangeMap, text: dict[str, str]) -> bytes:
@@ -252,20 +240,13 @@ def _drawn(found: RangeMap, size: tuple[int, int]) -> UInt8[np.ndarray, "height 
 def _name_degrees(pen: "ImageDraw", grid: DegreeGrid, size: tuple[int, int]) -> None:
     width, height = size
     west, north = grid.region.west, grid.region.north
-    for lon in _round(west, west + grid.width_deg):
+    for lon in round_degrees(west, west + grid.width_deg):
         at = _MARGIN_PX + (lon - west) / grid.width_deg * width
         shown_lon = (lon + 180) % 360 - 180
         pen.text((at, 52 + height), f"{shown_lon:g}°", _SOFT, font(12), anchor="ma")
-    for lat in _round(grid.region.south, north):
+    for lat in round_degrees(grid.region.south, north):
         at = 48 + (north - lat) / (north - grid.region.south) * height
         pen.text((_MARGIN_PX - 4, at), f"{lat:g}°", _SOFT, font(12), anchor="rm")
-
-
-def _round(low: float, high: float) -> Sequence[float]:
-    step = _STEP_DEG
-    while (high - low) / step < 3:
-        step /= 2
-    return [step * n for n in range(int(np.ceil(low / step)), int(high // step) + 1)]
 
 
 def ranked_species(

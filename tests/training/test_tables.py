@@ -14,6 +14,10 @@ PAGES = (
     "assets/satellite-nano/card.md",
     "docs/results/choices.md",
     "assets/sat2sound-nano/card.md",
+    "assets/satellite-nano-sound/card.md",
+    "assets/panorama-nano/card.md",
+    "assets/soundscape-nano/card.md",
+    "assets/ranges-nano/card.md",
 )
 
 
@@ -40,6 +44,9 @@ def test_the_figures_are_of_the_weights_that_ship():
     for part in (steered["sound_model"], steered["judge"]):
         assert part["sha256"] == model_sha256(ROOT / f"assets/{part['name']}")
     assert steered["model"] == shipped
+    for name in ("panorama", "soundscape", "ranges"):
+        told = json.loads((ROOT / f"docs/results/{name}.json").read_text())
+        assert told["model"] == model_sha256(ROOT / f"assets/{name}-nano")
 
 
 def test_what_stands_between_the_marks_is_replaced_and_nothing_else(tmp_path):
