@@ -280,3 +280,113 @@ class SoundConditioner(ModelMixin, ConfigMixin):
             mask=torch.cat([condition.mask, seen], dim=1),
             vector=condition.vector + vector,
         )
+
+
+class StyleConditioner(ModelMixin, ConfigMixin):
+    """What a trained denoiser is told besides: the looks of a place, a climate, or who lives there.
+
+    Each part becomes tokens and a vector of its own, so that each can be exchanged alone: the
+    visual part of RANGE and its place part, the variables of a climate, an embedding of a taxon.
+    It is trained on a denoiser that does not move; where no part is given, it is not asked at all.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        parts: Mapping[str, int],
+        token_dim: int = 128,
+        vector_dim: int = 256,
+        num_tokens: int = 2,
+        width: int = 256,
+        made_for: Mapping[str, str] | None = None,
+    ) -> None:
+        """Build an untrained conditioner.
+
+        Args:
+            parts: Name of each part, and the dimensions of its vectors.
+            token_dim: Of the denoiser's tokens.
+            vector_dim: Of the denoiser's vector.
+            num_tokens: How many tokens each part becomes.
+            width: Of the hidden layers.
+            made_for: Name -> SHA-256 of the denoiser and of the encoders that it was trained with.
+        """
+        super().__init__()
+        self.ways = nn.ModuleDict(
+            {
+                name: _Way(dim, width, token_dim, vector_dim, num_tokens)
+                for name, dim in parts.items()
+            }
+        )
+
+    def fit(self, part: str, vectors: Float[Tensor, "n _dim"]) -> None:
+        """Take mean and deviation of a part from examples."""
+        self.ways[part].read.fit(vectors)
+
+    def forward(
+        self,
+        condition: Condition,
+        told: Mapping[str, tuple[Float[Tensor, "batch _dim"], Bool[Tensor, " batch"]]],
+    ) -> Condition:
+        """Add what is told to a condition; what is not told is the learned null of its part.
+
+        Args:
+            condition: What the denoiser is told already.
+            told: Name of a part -> its vectors, and which samples have it.
+
+        Raises:
+            ConfigError: It was not trained with such a part, or its vectors have other dimensions.
+        """
+        for name, (vectors, _) in told.items():
+            dim = self.config["parts"].get(name)
+            if vectors.shape[1] != dim:
+                raise ConfigError(
+                    f"{name!r} with vectors of {vectors.shape[1]} dimensions has no way in here "
+                    f"(parts and dimensions: {dict(self.config['parts'])})"
+                )
+        added = [
+            way(*told[name]) if name in told else way.nothing(len(condition.vector))
+            for name, way in self.ways.items()
+        ]
+        tokens = torch.cat([condition.tokens, *(each for each, _ in added)], dim=1)
+        more = tokens.shape[1] - condition.tokens.shape[1]
+        return replace(
+            condition,
+            tokens=tokens,
+            mask=torch.cat(
+                [condition.mask, condition.mask.new_ones(len(condition.mask), more)], dim=1
+            ),
+            vector=condition.vector + sum(vector for _, vector in added),
+        )
+
+
+class _Way(nn.Module):
+    """One part to tokens and a vector."""
+
+    def __init__(
+        self, features: int, width: int, token_dim: int, vector_dim: int, num_tokens: int
+    ) -> None:
+        super().__init__()
+        self.read = Standardised(features, width)
+        self.hidden = nn.Sequential(nn.GELU(), nn.Linear(width, width), nn.GELU())
+        self.to_tokens = nn.Sequential(
+            nn.Linear(width, num_tokens * token_dim),
+            nn.Unflatten(-1, (num_tokens, token_dim)),
+            nn.LayerNorm(token_dim),
+        )
+        self.to_vector = nn.Linear(width, vector_dim)
+        nn.init.zeros_(self.to_vector.weight)  # begin as the denoiser that was there before
+        nn.init.zeros_(self.to_vector.bias)
+        self.null_tokens = nn.Parameter(0.02 * torch.randn(num_tokens, token_dim))
+        self.null_vector = nn.Parameter(torch.zeros(vector_dim))
+
+    def forward(
+        self, vectors: Float[Tensor, "batch features"], keep: Bool[Tensor, " batch"]
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch vector"]]:
+        hidden = self.hidden(self.read(vectors))
+        tokens = torch.where(keep[:, None, None], self.to_tokens(hidden), self.null_tokens)
+        return tokens, torch.where(keep[:, None], self.to_vector(hidden), self.null_vector)
+
+    def nothing(
+        self, count: int
+    ) -> tuple[Float[Tensor, "batch tokens dim"], Float[Tensor, "batch vector"]]:
+        return self.null_tokens.expand(count, -1, -1), self.null_vector.expand(count, -1)

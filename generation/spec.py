@@ -20,6 +20,7 @@ from generation.spec_checks import (
     MAX_SECONDS,
     REAL,
     SATELLITE_WORDS,
+    STYLE_REAL,
     SILENT,
     as_real,
     field_mistakes,
@@ -45,6 +46,8 @@ _LATER = (
     *("heading", "views", "satellite", "satellite_sha256"),
     *("satellite_guidance", "views_guidance", "far"),
     *("seconds", "month", "hour", "loop", "layers", "candidates", "captioner"),
+    *("style_lat", "style_lon", "style_database", "sharpness", "style_guidance"),
+    *("taxon", "habitat_guidance", "warmer_c", "rain_percent", "climate_guidance"),
 )
 """Fields that specs of before do not have. While they say nothing they are not written, so that
 such a spec keeps its fingerprint."""
@@ -55,7 +58,7 @@ _FILES = {
     "view": "the path of a panorama, or leave the view out",
     "layer": "the path of a recording, or say in words what is heard",
 }
-_FLOATS = (*LATLON, *REAL, "heading", "seconds", "hour")
+_FLOATS = (*LATLON, *REAL, *STYLE_REAL, "heading", "seconds", "hour")
 _CHANGED = {"layout": LayoutError, "sound": AudioError, "layer": AudioError}
 """What is raised for a file with another fingerprint, where that is not InvalidSpecError."""
 
@@ -139,6 +142,27 @@ class RunSpec:
     captioner: str = ""
     """What writes the caption of a place, of ``generation.list_models("captioner")``; without one,
     captions are retrieved."""
+    style_lat: float | None = None
+    """Latitude of the place that it should look like, degrees; the layout stays that of its own."""
+    style_lon: float | None = None
+    """Its longitude, degrees."""
+    style_database: str = "range-nano"
+    """What looks are retrieved from: of ``generation.list_models("retrieval")``, or a folder."""
+    sharpness: float = 0.5
+    """0: the looks of what lies near that place, 1: of what is alike (RANGE's beta)."""
+    style_guidance: float = 2.0
+    """How far that look is exaggerated."""
+    taxon: str = ""
+    """A species or a higher taxon whose habitat it should be."""
+    habitat_guidance: float = 2.0
+    """The same for the habitat."""
+    warmer_c: float | None = None
+    """Told the climate of the place, so many degrees Celsius warmer; ``None``, with
+    ``rain_percent``: not told any."""
+    rain_percent: float | None = None
+    """The same for rain, percent more; -20: a fifth less."""
+    climate_guidance: float = 2.0
+    """The same for the climate."""
 
     def __post_init__(self) -> None:
         self.validate()
@@ -248,6 +272,16 @@ class RunSpec:
     def has_sound(self) -> bool:
         """Whether it is steered by a sound, a sentence of one or the image of a place."""
         return self.sound != SILENT or bool(self.sound_text.strip())
+
+    @property
+    def has_style(self) -> bool:
+        """Whether it looks like another place, is a habitat, or is told a climate."""
+        return (
+            self.style_lat is not None
+            or bool(self.taxon.strip())
+            or self.warmer_c is not None
+            or self.rain_percent is not None
+        )
 
     def pinned(self) -> "RunSpec":
         """Give the spec with the fingerprints of its files filled in.

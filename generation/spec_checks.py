@@ -20,13 +20,16 @@ SATELLITE_WORDS = ("auto", "none", "generated")
 """The same of ``satellite``."""
 SILENT = "none"
 """The value of ``sound`` that is not the path of a file."""
-_PANORAMA, _SOUNDSCAPE = ("panorama",), ("soundscape",)
+_SATELLITE, _PANORAMA, _SOUNDSCAPE = ("satellite",), ("panorama",), ("soundscape",)
 HAVE_IT = {
     **dict.fromkeys(("heading", "views", "far"), _PANORAMA),
     **dict.fromkeys(("satellite_guidance", "views_guidance"), _PANORAMA),
     **dict.fromkeys(("satellite", "satellite_sha256"), _PANORAMA + _SOUNDSCAPE),
     **dict.fromkeys(("seconds", "month", "hour", "loop"), _SOUNDSCAPE),
     **dict.fromkeys(("layers", "candidates", "captioner"), _SOUNDSCAPE),
+    **dict.fromkeys(("style_lat", "style_lon", "style_database"), _SATELLITE),
+    **dict.fromkeys(("sharpness", "style_guidance", "taxon", "habitat_guidance"), _SATELLITE),
+    **dict.fromkeys(("warmer_c", "rain_percent", "climate_guidance"), _SATELLITE),
 }
 """Fields that say nothing of other kinds than these."""
 MIN_SECONDS, MAX_SECONDS = 0.1, 600.0
@@ -38,8 +41,12 @@ LATLON = ("lat", "lon")
 REAL = (
     *("text_guidance", "location_guidance", "layout_guidance", "sound_guidance"),
     *("satellite_guidance", "views_guidance"),
+    *("style_guidance", "habitat_guidance", "climate_guidance"),
 )
 """Fields that are a guidance scale."""
+STYLE_REAL = ("style_lat", "style_lon", "sharpness", "warmer_c", "rain_percent")
+_CHANGES = {"warmer_c": (-20.0, 20.0), "rain_percent": (-100.0, 300.0)}
+"""How far a climate may be changed, as ``geo.environment`` allows."""
 _WHOLE = {  # field: (lowest, highest, multiple of, how the bounds are told)
     "seed": (0, MAX_SEED, 1, "0 to 2^63 - 1"),
     "size": (64, 1024, 8, "64 to 1024, a multiple of 8"),
@@ -74,6 +81,7 @@ def field_mistakes(values: Mapping[str, object]) -> list[str]:
         *_satellite_mistakes(values["satellite"], values["satellite_sha256"]),
         *heading_mistakes("heading", values["heading"]),
         *_time_mistakes(values),
+        *_style_mistakes(values),
     ]
     wrong += [
         f"{name}={shown(values[name])} (give true or false)"
@@ -115,6 +123,41 @@ def heading_mistakes(name: str, value: object) -> list[str]:
         return []
     what = "no number" if heading is None else "no heading"
     return [f"{name}={shown(value)} is {what} (give degrees clockwise from north, 0 up to 360)"]
+
+
+def _style_mistakes(values: Mapping[str, object]) -> list[str]:
+    """Say what is wrong with what it should look like, and with the climate it is told."""
+    wrong = text_mistakes("taxon", values["taxon"])
+    if not is_path(values["style_database"]):
+        wrong.append(
+            f"style_database={shown(values['style_database'])} is no name (give range-nano or a "
+            "folder that `terrascape range build` made)"
+        )
+    sharpness = as_real(values["sharpness"])
+    if sharpness is None or not 0 <= sharpness <= 1:
+        wrong.append(
+            f"sharpness={shown(values['sharpness'])} is no share (give 0, what lies near, to 1, "
+            "what is alike)"
+        )
+    for name, (low, high) in _CHANGES.items():
+        change = as_real(values[name])
+        if values[name] is not None and (change is None or not low <= change <= high):
+            wrong.append(f"{name}={shown(values[name])} is not allowed (give {low:g} to {high:g})")
+    place = [values["style_lat"], values["style_lon"]]
+    if place == [None, None]:
+        return wrong
+    lat, lon = (as_real(value) for value in place)
+    if lat is None or lon is None:
+        return [
+            *wrong,
+            f"style_lat={shown(place[0])}, style_lon={shown(place[1])} is no place "
+            "(give degrees for both, or neither)",
+        ]
+    try:
+        Location(lat, lon)
+    except InvalidLocationError as error:
+        wrong.append(f"style_lat, style_lon: {error}")
+    return wrong
 
 
 def _time_mistakes(values: Mapping[str, object]) -> list[str]:

@@ -6,7 +6,7 @@ own scale::
     v = v() + s_layout (v(L) - v()) + s_location (v(L,P) - v(L)) + s_text (v(L,P,T) - v(L,P))
             + s_sound (v(L,P,T,S) - v(L,P,T))
 
-and in the same way for panoramas, where a satellite image comes first and the views around last.
+in the order of :data:`ORDER`; a condition whose scale is 0 is left out as if it were not given.
 
 Collected by network evaluation this is a weighted sum whose weights vanish wherever two
 neighbouring scales are equal, so equal scales cost two evaluations and scales of one cost one.
@@ -24,7 +24,10 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 
-ORDER: tuple[str, ...] = ("layout", "location", "text", "sound", "satellite", "views")
+ORDER: tuple[str, ...] = (
+    *("layout", "location", "climate", "habitat", "style"),
+    *("text", "sound", "satellite", "views"),
+)
 """The order in which conditions are added."""
 Velocity = Float[Tensor, "batch channels rows cols"]
 
@@ -39,6 +42,9 @@ class GuidanceScales:
     sound: float = 1.0
     satellite: float = 1.0
     views: float = 1.0
+    climate: float = 1.0
+    habitat: float = 1.0
+    style: float = 1.0
     interval: tuple[float, float] = (0.0, 1.0)
     """Shares of noise between which guidance acts; elsewhere the plain model is used."""
 
@@ -54,7 +60,7 @@ class GuidanceScales:
         Returns:
             Pairs of a subset of ``given`` and a weight that is not zero; the weights sum to one.
         """
-        chain = [name for name in ORDER if name in given]
+        chain = [name for name in ORDER if name in given and getattr(self, name)]
         low, high = self.interval
         if not low <= noise_share <= high:
             return [(frozenset(chain), 1.0)]

@@ -25,7 +25,7 @@ from generation.encoders.heads import unit
 from generation.errors import ConfigError, InvalidLocationError, InvalidSpecError, WeightsError
 from generation.geo.location import EARTH_RADIUS_KM
 
-_ENTRIES = 1 << 23
+_ENTRIES = 1 << 22
 """Weights of places for rows that are held at once; more queries than fit are answered in parts."""
 
 
@@ -35,9 +35,9 @@ class RetrievalDatabase:
 
     latlon: Float[Tensor, "rows 2"]
     """Degrees, latitude first."""
-    keys: Float[Tensor, "rows key"]
+    keys: Float[Tensor, "_keys key"]
     """Unit vectors: images, in the space of a location encoder."""
-    values: Float[Tensor, "rows value"]
+    values: Float[Tensor, "_values value"]
     """What the images look like."""
     about: Mapping[str, Any]
     """Where the rows are from, and ``key_dim`` and ``value_dim``."""
@@ -169,14 +169,18 @@ class RetrievalEncoder(nn.Module):
         share = self.beta if beta is None else _share(beta)
         keys, xyz = self.key(latlon), on_sphere(latlon)
         at_once = max(1, _ENTRIES // len(self.database))
-        parts = []
-        for at in range(0, len(latlon), at_once):
-            query = keys[at : at + at_once], xyz[at : at + at_once]
-            if torch.is_grad_enabled() and (keys.requires_grad or xyz.requires_grad):
-                parts.append(checkpoint(self._read, *query, share, use_reentrant=False))
-            else:
-                parts.append(self._read(*query, share))
-        return torch.cat([self._values.new_empty(0, self.value_dim), *parts])
+        steps = [slice(at, at + at_once) for at in range(0, len(latlon), at_once)]
+        if torch.is_grad_enabled() and (keys.requires_grad or xyz.requires_grad):
+            parts = [
+                checkpoint(self._read, keys[step], xyz[step], share, use_reentrant=False)
+                for step in steps
+            ]
+            return torch.cat(parts)
+        # One block for all results: small ones between large ones would leave holes in the memory.
+        found = self._values.new_empty(len(latlon), self.value_dim)
+        for step in steps:
+            found[step] = self._read(keys[step], xyz[step], share)
+        return found
 
     def forward(
         self, latlon: Float[Tensor, "n 2"], beta: float | None = None

@@ -139,7 +139,7 @@ def save_retrieval(
     """Write a folder of RANGE; a database is kept in half precision."""
     save_part(location, folder / "location", half=True)
     if tower is not None:
-        save_part(tower, folder / "image", half=True)
+        save_part(tower, folder / "image")  # deviations of looks need their digits
     tensors = {
         "latlon": database.latlon.float(),
         "keys": database.keys.half(),

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from generation.cards import SIMULATED
 from generation.checkpoint import load_configured, model_sha256
-from generation.conditioning import Condition, SatelliteConditioner
+from generation.conditioning import Condition, SatelliteConditioner, StyleConditioner
 from generation.diffusion.codec import PatchCodec, to_bytes, to_signal
 from generation.diffusion.decoder import DetailDecoder
 from generation.diffusion.denoiser import ControlledDenoiser
@@ -125,6 +125,7 @@ class SatellitePipeline:
         num_inference_steps: int = 10,
         guidance: GuidanceScales | None = None,
         steering: SoundSteering | None = None,
+        styling: StyleConditioner | None = None,
         on_step: OnStep | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> UInt8[np.ndarray, "batch height width 3"]:
@@ -135,6 +136,7 @@ class SatellitePipeline:
             num_inference_steps: Steps of the sampler.
             guidance: Scales; plain conditional sampling when absent.
             steering: Needed where a scene has a sound.
+            styling: Needed where a scene has a style.
             on_step: Told ``(step, steps, preview of the first scene)``; the last is the picture.
             cancelled: Asked before each step.
 
@@ -146,7 +148,7 @@ class SatellitePipeline:
         self._check(scenes)
         guidance = guidance or GuidanceScales()
         x = torch.cat([self._noise(scene) for scene in scenes]).to(self.device)
-        conditions = self.conditions(scenes, steering)
+        conditions = self.conditions(scenes, steering, styling)
         scheduler = self._schedule(num_inference_steps)
         for i, t in enumerate(scheduler.timesteps[:num_inference_steps]):
             if cancelled is not None and cancelled():
@@ -188,7 +190,10 @@ class SatellitePipeline:
         return to_bytes(self.codec.untone(tones))
 
     def conditions(
-        self, scenes: Sequence[Scene], steering: SoundSteering | None = None
+        self,
+        scenes: Sequence[Scene],
+        steering: SoundSteering | None = None,
+        styling: StyleConditioner | None = None,
     ) -> ConditionSets:
         """Give what the denoiser can be told of scenes."""
         return ConditionSets(
@@ -197,6 +202,7 @@ class SatellitePipeline:
             lambda prompts: self.text_encoder(prompts),
             self.text_tokens,
             steering,
+            styling,
         )
 
     def _evaluate(

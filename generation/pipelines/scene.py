@@ -1,6 +1,6 @@
 """What one picture is given, and the conditions that a batch of such scenes comes to."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
@@ -8,7 +8,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from generation.conditioning import Condition, Given, SatelliteConditioner, SoundConditioner
+from generation.conditioning import (
+    Condition,
+    Given,
+    SatelliteConditioner,
+    SoundConditioner,
+    StyleConditioner,
+)
 from generation.encoders.text import STATE_DIM
 from generation.errors import InvalidSpecError
 from generation.geo.mercator import Window
@@ -27,6 +33,16 @@ class Scene:
     """Latitude and longitude the model is told instead of the window's own centre."""
     sound: Float[Tensor, " embed"] | None = None
     """A unit vector of a shared space: what it should sound like there."""
+    style: Mapping[str, Float[Tensor, " _dim"]] = field(default_factory=dict)
+    """Parts of a ``StyleConditioner``: the vector of each that is given."""
+
+
+STYLES: Mapping[str, tuple[str, ...]] = {
+    "climate": ("climate",),
+    "habitat": ("taxon",),
+    "style": ("visual", "place"),
+}
+"""What guidance can exaggerate -> the parts of a ``StyleConditioner`` that it is made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +62,7 @@ class ConditionSets:
         encode: Turns prompts into token states and a mask; not called where no scene has one.
         text_tokens: Tokens of any prompt.
         steering: Needed where a scene has a sound.
+        styling: Needed where a scene has a style.
     """
 
     def __init__(
@@ -55,8 +72,9 @@ class ConditionSets:
         encode: Callable[[list[str]], tuple[Tensor, Tensor]],
         text_tokens: int,
         steering: SoundSteering | None = None,
+        styling: StyleConditioner | None = None,
     ) -> None:
-        self.steering = steering
+        self.steering, self.styling = steering, styling
         self.conditioner, self.encode, self.text_tokens = conditioner, encode, text_tokens
         self.device = next(conditioner.parameters()).device
         self.has = {
@@ -64,10 +82,15 @@ class ConditionSets:
             "location": [s.use_location for s in scenes],
             "layout": [s.layout is not None for s in scenes],
             "sound": [s.sound is not None for s in scenes],
+            **{
+                name: [any(part in s.style for part in parts) for s in scenes]
+                for name, parts in STYLES.items()
+            },
         }
         self.given = frozenset(name for name, flags in self.has.items() if any(flags))
         self._base = self._inputs(scenes)
         self._sounds = self._vectors(scenes) if "sound" in self.given else None
+        self._styles = self._parts(scenes)
         self._made: dict[frozenset[str], Condition] = {}
 
     def _inputs(self, scenes: Sequence[Scene]) -> Given:
@@ -111,11 +134,33 @@ class ConditionSets:
         rows = [torch.zeros_like(first) if s.sound is None else s.sound for s in scenes]
         return torch.stack(rows).to(self.device)
 
+    def _parts(self, scenes: Sequence[Scene]) -> dict[str, tuple[Tensor, Tensor]]:
+        """Gather each part of the styles, and which scenes have it."""
+        names = dict.fromkeys(name for scene in scenes for name in scene.style)
+        if names and self.styling is None:
+            raise InvalidSpecError(
+                "a scene has a style, and nothing here was trained to follow one (leave the style "
+                "out, or load the conditioner that goes with this model)"
+            )
+        found = {}
+        for name in names:
+            first = next(s.style[name] for s in scenes if name in s.style)
+            rows = [s.style.get(name, torch.zeros_like(first)) for s in scenes]
+            has = torch.tensor([name in s.style for s in scenes], device=self.device)
+            found[name] = torch.stack(rows).to(self.device), has
+        return found
+
     def __getitem__(self, subset: frozenset[str]) -> Condition:
         if subset not in self._made:
             flags = {name: torch.tensor(self.has[name], device=self.device) for name in subset}
-            told = {f"has_{name}": flags[name] for name in subset if name != "sound"}
-            condition = self.conditioner(replace(self._base, **told))
+            plain = subset - STYLES.keys() - {"sound"}
+            condition = self.conditioner(
+                replace(self._base, **{f"has_{name}": flags[name] for name in plain})
+            )
+            if self._styles and self.styling is not None:
+                parts = {part for name in subset & STYLES.keys() for part in STYLES[name]}
+                told = {name: self._styles[name] for name in parts & self._styles.keys()}
+                condition = self.styling(condition, told)
             if self._sounds is not None and self.steering is not None:
                 nothing = torch.zeros(len(self._sounds), dtype=torch.bool, device=self.device)
                 keep = flags.get("sound", nothing)
