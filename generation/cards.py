@@ -232,6 +232,21 @@ CARDS = (
         licence="Apache-2.0",
     ),
     ModelCard(
+        name="range-nano",
+        kind="retrieval",
+        summary="RANGE at nano size: how a place looks, from 11,180 tiles of NASA Blue Marble, "
+        "with the places that it was taken from",
+        local="range-nano",
+        licence="Apache-2.0",
+    ),
+    ModelCard(
+        name="satellite-nano-style",
+        kind="styling",
+        summary="steers satellite-nano by the looks of other places, by climate and by taxa",
+        local="satellite-nano-style",
+        licence="Apache-2.0",
+    ),
+    ModelCard(
         name="llava",
         kind="captioner",
         summary="LLaVA 1.5 (7 B): says in words what could be heard in a satellite image",

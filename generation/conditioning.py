@@ -320,7 +320,17 @@ class StyleConditioner(ModelMixin, ConfigMixin):
 
     def fit(self, part: str, vectors: Float[Tensor, "n _dim"]) -> None:
         """Take mean and deviation of a part from examples."""
-        self.ways[part].read.fit(vectors)
+        self._way(part).read.fit(vectors)
+
+    def deviation(self, part: str) -> Float[Tensor, " _dim"]:
+        """Give the deviation of the examples of a part."""
+        return self._way(part).read.deviation
+
+    def _way(self, part: str) -> "_Way":
+        way = self.ways[part]
+        if not isinstance(way, _Way):
+            raise ConfigError(f"{part!r} is no part of a style (one of {', '.join(self.ways)})")
+        return way
 
     def forward(
         self,
@@ -344,7 +354,7 @@ class StyleConditioner(ModelMixin, ConfigMixin):
                     f"(parts and dimensions: {dict(self.config['parts'])})"
                 )
         added = [
-            way(*told[name]) if name in told else way.nothing(len(condition.vector))
+            way(*told[name]) if name in told else self._way(name).nothing(len(condition.vector))
             for name, way in self.ways.items()
         ]
         tokens = torch.cat([condition.tokens, *(each for each, _ in added)], dim=1)

@@ -102,6 +102,11 @@ class Retrieval:
     settings: Mapping[str, Any]
 
     @property
+    def towers_sha256(self) -> str:
+        """The fingerprint of the encoders: databases that they made are exchangeable."""
+        return towers_sha256(self.location, self.image_tower)
+
+    @property
     def image_tower(self) -> TileTower:
         """What reads images.
 

@@ -32,6 +32,7 @@ from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
 from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
 from generation.pipelines.steering import open_steering
+from generation.pipelines.styling import open_style
 from generation.pipelines.whole import load_parts, made_by, save_whole, stamped
 from generation.registry import SIMULATED_NOTE, find, list_models
 from generation.spec import RunSpec
@@ -314,17 +315,25 @@ def render(
     layout = source.layout(window) if source is not None else None
     pipeline = open_pipeline(spec.model, online=online)
     heard = open_steering(spec, pipeline.sha256) if spec.has_sound else None
+    styled = open_style(spec, pipeline.sha256) if spec.has_style else None
     began = time.perf_counter()
     scene = Scene(
         window=window,
         prompt=spec.prompt,
         layout=None if layout is None else layout.classes,
-        use_location=spec.use_location,
+        use_location=spec.use_location and spec.style_lat is None,
         seed=spec.seed,
         sound=heard.vector if heard else None,
+        style=styled.parts if styled else {},
     )
     scales = GuidanceScales(
-        spec.layout_guidance, spec.location_guidance, spec.text_guidance, spec.sound_guidance
+        spec.layout_guidance,
+        spec.location_guidance,
+        spec.text_guidance,
+        spec.sound_guidance,
+        climate=spec.climate_guidance,
+        habitat=spec.habitat_guidance,
+        style=spec.style_guidance,
     )
     image = pipeline(
         [scene],
@@ -333,12 +342,14 @@ def render(
         on_step=on_step,
         cancelled=cancelled,
         **({"steering": heard.steering} if heard else {}),
+        **({"styling": styled.conditioner} if styled else {}),
     )[0]
     notes = [*(layout.notes if layout is not None else ()), *pipeline.remarks(spec)]
     if spec.prompt and (unread := pipeline.text_encoder.cut(spec.prompt)):
         notes.append(f"the prompt was not read beyond: …{unread[:60]!r}")
     if heard is not None and heard.about["location_source"] == SIMULATED:
         notes.append(SIMULATED_NOTE)
+    notes += styled.notes if styled is not None else ()
     return Render(
         image=image,
         layout=layout,
@@ -349,5 +360,6 @@ def render(
             "attribution": layout.attribution if layout is not None else "",
             "notes": notes,
             **({"sound": heard.about} if heard else {}),
+            **({"style": dict(styled.about)} if styled else {}),
         },
     )
