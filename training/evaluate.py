@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from generation.console import DONE, Parser, Progress, guarded, real, whole
 from generation.errors import ConfigError
-from training.evaluate_commands import add_ranges, add_soundscape
+from training.evaluate_commands import add_location, add_ranges, add_soundscape
 from training.reports import refuse_old, tell, write_report
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     _add_panorama(kinds)
     add_soundscape(kinds)
     add_ranges(kinds)
+    add_location(kinds)
 
 
 def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

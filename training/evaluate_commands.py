@@ -1,4 +1,4 @@
-"""Commands of ``terrascape evaluate`` for sounds and ranges; nothing heavy before they start."""
+"""More commands of ``terrascape evaluate``; nothing heavy is imported before they start."""
 
 import argparse
 from pathlib import Path
@@ -76,6 +76,47 @@ def _ranges(args: argparse.Namespace) -> int:
     report, metrics, controls = measured(settings)
     tell("\n".join(lines(report, metrics, controls)))
     report["command"] = command_of(settings, args.model, args.out)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+def add_location(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of place encoders."""
+    location = kinds.add_parser(
+        "location",
+        help="what place encoders are worth",
+        description="Follow a published protocol on weather stations, and probe at unseen places.",
+    )
+    add = location.add_argument
+    add("--data", type=Path, required=True, metavar="FILE", help="SatCLIP's stationDataAll.csv")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--train", metavar="PATTERN", help="Parquet files of tiles to probe with")
+    add("--test", metavar="PATTERN", help="those of other blocks of 10 degrees")
+    add(
+        "--encoders",
+        nargs="+",
+        metavar="NAME",
+        help="names or folders; all that are here if absent",
+    )
+    add("--seed", type=whole, default=0, metavar="N", help="chooses intervals and the shuffle")
+    location.set_defaults(run=_location)
+
+
+def _location(args: argparse.Namespace) -> int:
+    refuse_old(args.out)
+    from training.evaluate_location import ENCODERS, Settings, command_of, lines, measured
+
+    settings = Settings(
+        data=args.data,
+        train=args.train,
+        test=args.test,
+        encoders=tuple(args.encoders or ENCODERS),
+        seed=args.seed,
+    )
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(report, metrics)))
+    report["command"] = command_of(settings, args.out)
     write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE

@@ -39,27 +39,36 @@ def spherical_harmonics(
         J. Geodesy 76 (2002), Eqs. 11-13 (without their factor sqrt(4 pi)).
     """
     lat, lon = torch.deg2rad(latlon).unbind(-1)
-    z, ring = torch.sin(lat), torch.cos(lat)
-    bands: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(z, 1 / math.sqrt(4 * math.pi))}
-    for m in range(1, degree):
-        bands[m, m] = bands[m - 1, m - 1] * ring * math.sqrt((2 * m + 1) / (2 * m))
-    for m in range(degree):
-        for band in range(m + 1, degree):
-            a = math.sqrt((4 * band**2 - 1) / (band**2 - m**2))
-            value = a * z * bands[band - 1, m]
-            if band > m + 1:
-                b = math.sqrt(
-                    (2 * band + 1) * ((band - 1) ** 2 - m**2) / ((2 * band - 3) * (band**2 - m**2))
-                )
-                value = value - b * bands[band - 2, m]
-            bands[band, m] = value
-    features = []
-    for band in range(degree):
-        for m in range(-band, band + 1):
-            angle = torch.sin(-m * lon) if m < 0 else torch.cos(m * lon)
-            norm = 1.0 if m == 0 else math.sqrt(2)
-            features.append(norm * bands[band, abs(m)] * angle)
-    return torch.stack(features, dim=-1)
+    z, ring = torch.sin(lat)[..., None], torch.cos(lat)[..., None]
+    angle = torch.arange(degree, device=latlon.device) * lon[..., None]
+    sines, cosines = torch.sin(angle), torch.cos(angle)
+    before, legendre = z, torch.full_like(z, 1 / math.sqrt(4 * math.pi))  # of orders 0 to the band
+    features = [legendre]
+    for band in range(1, degree):
+        first, second = (factor.to(z) for factor in _recurrence(band))
+        inner = first * z * legendre
+        if band > 1:
+            inner = torch.cat([inner[..., :-1] - second * before, inner[..., -1:]], dim=-1)
+        last = legendre[..., -1:] * ring * math.sqrt((2 * band + 1) / (2 * band))
+        before, legendre = legendre, torch.cat([inner, last], dim=-1)
+        outer, orders = math.sqrt(2) * legendre[..., 1:], slice(1, band + 1)
+        features += [
+            (outer * sines[..., orders]).flip(-1),
+            legendre[..., :1],
+            outer * cosines[..., orders],
+        ]
+    return torch.cat(features, dim=-1)
+
+
+def _recurrence(band: int) -> tuple[Float[Tensor, " orders"], Float[Tensor, " fewer"]]:
+    """Give the factors of the two bands below, for each order that both have."""
+    m = torch.arange(band, dtype=torch.float64)
+    first = ((4 * band**2 - 1) / (band**2 - m**2)).sqrt()
+    k = m[:-1]
+    second = (
+        (2 * band + 1) * ((band - 1) ** 2 - k**2) / ((2 * band - 3) * (band**2 - k**2))
+    ).sqrt()
+    return first, second
 
 
 class _Sine(nn.Module):

@@ -128,6 +128,16 @@ class RetrievalEncoder(nn.Module):
                 f"{self._keys.shape[1]} (use the encoder that the database was built with)"
             )
 
+    def read_with(self, temperature: float) -> "RetrievalEncoder":
+        """Give the same encoder and database with another temperature of likeness."""
+        return RetrievalEncoder(
+            self.location,
+            self.database,
+            temperature=temperature,
+            geo_temperature=self.geo_temperature,
+            beta=self.beta,
+        )
+
     @property
     def value_dim(self) -> int:
         """Dimensions of the visual part."""
