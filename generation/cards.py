@@ -240,6 +240,14 @@ CARDS = (
         licence="Apache-2.0",
     ),
     ModelCard(
+        name="taxabind-nano",
+        kind="life-space",
+        summary="TaxaBind's design at nano size: names of mammals, satellite images, places and "
+        "environments in one space",
+        local="taxabind-nano",
+        licence="Apache-2.0",
+    ),
+    ModelCard(
         name="satellite-nano-style",
         kind="styling",
         summary="steers satellite-nano by the looks of other places, by climate and by taxa",

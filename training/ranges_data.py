@@ -1,7 +1,8 @@
 """Ranges of mammals as samples: a taxonomic string, cut at some rank, and where it lives.
 
 Species are split by name alone: a tenth of those with a relative in their genus is held out
-(``unseen species``), and so are all species of some genera (``unseen genera``).
+(``unseen species``), and so are all species of some genera (``unseen genera``). In the same way
+others are held out for validation, on which everything is chosen.
 """
 
 import csv
@@ -22,7 +23,7 @@ from generation.errors import ConfigError, MissingFileError
 
 _COLUMNS = ("Order.1.2", "Family.1.2", "Genus.1.2", "Species.1.2")
 GENERA_HELD, SPECIES_HELD = 20, 10
-"""One of so many genera, and of the species of the others, is held out."""
+"""One of so many genera, and of the species of the others, is held out; twice."""
 CUT = (0.1, 0.1, 0.15)
 """Probabilities that a string ends at the order, the family, the genus."""
 NEW = (0.3, 0.15)
@@ -30,7 +31,9 @@ NEW = (0.3, 0.15)
 stands for any of its kin, which is what a new name says."""
 LEAST_SHARE = 1e-4
 """Of the globe; smaller ranges count as if they were so large, as few drawn cells tell of them."""
-LEARNT, UNSEEN_SPECIES, UNSEEN_GENUS = 0, 1, 2
+LEARNT, UNSEEN_SPECIES, UNSEEN_GENUS, VALIDATION_SPECIES, VALIDATION_GENUS = range(5)
+_SALT = {(UNSEEN_SPECIES, UNSEEN_GENUS): "", (VALIDATION_SPECIES, VALIDATION_GENUS): "validation "}
+"""Before a name, so that the second draw is another than the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class Ranges:
     present: Bool[np.ndarray, "species cells"]
     cells: Cells
     side: Int[np.ndarray, " species"]
-    """``LEARNT``, ``UNSEEN_SPECIES`` or ``UNSEEN_GENUS``."""
+    """``LEARNT``, or for which purpose it is held out."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -106,15 +109,18 @@ def _cells(rows: int, cols: int, transform: list[float]) -> Cells:
 
 def _sides(taxa: list[tuple[str, ...]]) -> Int[np.ndarray, " species"]:
     genera = [ranks[2] for ranks in taxa]
-    side = np.zeros(len(taxa), np.int64)
-    for row, (ranks, genus) in enumerate(zip(taxa, genera, strict=True)):
-        if _held(genus, GENERA_HELD):
-            side[row] = UNSEEN_GENUS
-        elif _held(" ".join(ranks), SPECIES_HELD):
-            side[row] = UNSEEN_SPECIES
+    side = np.full(len(taxa), LEARNT)
+    for (species_side, genus_side), salt in _SALT.items():
+        for row, (ranks, genus) in enumerate(zip(taxa, genera, strict=True)):
+            if side[row] != LEARNT:
+                continue
+            if _held(salt + genus, GENERA_HELD):
+                side[row] = genus_side
+            elif _held(salt + " ".join(ranks), SPECIES_HELD):
+                side[row] = species_side
     learnt = {genus for genus, part in zip(genera, side.tolist(), strict=True) if part == LEARNT}
     for row, genus in enumerate(genera):
-        if side[row] == UNSEEN_SPECIES and genus not in learnt:
+        if side[row] in (UNSEEN_SPECIES, VALIDATION_SPECIES) and genus not in learnt:
             side[row] = LEARNT  # without a relative it would be an unseen genus
             learnt.add(genus)
     return side

@@ -10,22 +10,69 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from generation.encoders.life_encoder import LifeEncoder, environment_of, text_states
+from generation.encoders.life_space import SATELLITE, TEXT
 from generation.encoders.retrieval import distances_km
 from generation.encoders.retrieval_model import Retrieval
 from generation.encoders.taxonomy import RANKS
 from generation.encoders.text import TextEncoder
 from generation.errors import ConfigError
-from generation.geo.environment import BIOCLIM, embedded_environment, sampled
-from generation.pipelines.styling import CLIMATE, PLACE, TAXON, VISUAL, taxon_vectors
+from generation.pipelines.styling import CLIMATE, PLACE, TAXON, VISUAL
 from training.data import TileDataset
 from training.ranges_data import LEARNT, Ranges
 from training.train_retrieval import places_of
 
 OWN = 0.4
 """How often a tile is told its own look and not what is retrieved for its place."""
+NAMED = 0.7
+"""How often a tile is told a taxon by its name, and not by what the tile itself says of life."""
 CUT = (0.1, 0.1, 0.1)
 """Probabilities that a taxon ends at the order, the family, the genus."""
 _AT_ONCE = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Inhabitants:
+    """Who of the species learnt from lives where, and their names."""
+
+    rows: Int[np.ndarray, " species"]
+    """Of the ranges."""
+    lives: list[Int[np.ndarray, " some"]]
+    """For each place, who lives there."""
+    rarity: Float[np.ndarray, " species"]
+    names: list[str]
+    """Taxonomic strings of all ranks."""
+    states: Float[Tensor, "strings state"]
+    """Theirs, from the text encoder."""
+    strings: Int[np.ndarray, "species ranks"]
+    """For each species the rows of ``names`` of its order, family, genus and whole string."""
+
+    @classmethod
+    def of(cls, ranges: Ranges, latlon: Float[Tensor, "places 2"]) -> "Inhabitants":
+        """Look places up in ranges."""
+        rows = ranges.of(LEARNT)
+        present = ranges.present[rows]
+        taxa = [ranges.taxa[row] for row in rows]
+        every = [[" ".join(each[:n]) for n in range(1, len(RANKS) + 1)] for each in taxa]
+        names = {string: row for row, string in enumerate(dict.fromkeys(chain(*every)))}
+        return cls(
+            rows=rows,
+            lives=[np.flatnonzero(present[:, cell]) for cell in nearest_cells(ranges, latlon)],
+            rarity=1 / np.sqrt(present.sum(1)),
+            names=list(names),
+            states=text_states(list(names), TextEncoder(remembered=1)),
+            strings=np.array([[names[string] for string in each] for each in every]),
+        )
+
+
+def nearest_cells(ranges: Ranges, latlon: Float[Tensor, "places 2"]) -> list[int]:
+    """Find the cell of the ranges that each place lies in, or next to."""
+    cells = torch.from_numpy(ranges.cells.latlon)
+    near = [
+        distances_km(latlon[at : at + _AT_ONCE], cells).argmin(1)
+        for at in range(0, len(latlon), _AT_ONCE)
+    ]
+    return [int(cell) for part in near for cell in part]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +85,11 @@ class Told:
     alike: Float[Tensor, "tiles value"]
     place: Float[Tensor, "tiles key"]
     climate: Float[Tensor, "tiles variables"]
-    taxa: Float[Tensor, "strings state"]
-    lives: list[Int[np.ndarray, " species"]]
-    """For each tile, who of those learnt from lives there."""
-    rarity: Float[np.ndarray, " species"]
-    strings: Int[np.ndarray, "species ranks"]
-    """For each species the rows of ``taxa`` of its order, family, genus and whole string."""
+    taxa: Float[Tensor, "strings dim"]
+    """Of the names of the inhabitants, in a space of life."""
+    images: Float[Tensor, "tiles dim"]
+    """Of the tiles, in the same space."""
+    who: Inhabitants
 
     def vectors(self) -> dict[str, Tensor]:
         """Give examples of each part, to take mean and deviation from."""
@@ -51,57 +97,34 @@ class Told:
             VISUAL: torch.cat([self.own, self.near, self.alike]),
             PLACE: self.place,
             CLIMATE: self.climate,
-            TAXON: self.taxa,
+            TAXON: torch.cat([self.taxa, self.images]),
         }
 
 
 @torch.no_grad()
-def gather(retrieval: Retrieval, tiles: Path, ranges: Ranges) -> Told:
+def gather(retrieval: Retrieval, life: LifeEncoder, tiles: Path, ranges: Ranges) -> Told:
     """Compute what the tiles of a folder can be told.
 
     Raises:
         ConfigError: The database holds other rows than the folder has tiles.
     """
-    rows, encoder = np.load(tiles / "rows.npy"), retrieval.encoder
-    latlon = places_of(rows)
+    latlon, encoder = places_of(np.load(tiles / "rows.npy")), retrieval.encoder
     if len(latlon) != len(encoder.database):
         raise ConfigError(
             f"{retrieval.folder} holds {len(encoder.database)} rows and {tiles} {len(latlon)} "
             "tiles (train the database on these tiles)"
         )
-    fields = embedded_environment().variables()[: len(BIOCLIM)]
-    lives = _lives(ranges, latlon.numpy())
-    taxa, strings = _strings(ranges)
+    who = Inhabitants.of(ranges, latlon)
     return Told(
         own=encoder.database.values,
         near=encoder.visual(latlon, 0.0),
         alike=encoder.visual(latlon, 1.0),
         place=encoder.key(latlon),
-        climate=torch.from_numpy(sampled(fields, latlon.numpy())),
-        taxa=taxa,
-        lives=lives,
-        rarity=1 / np.sqrt(ranges.present[ranges.of(LEARNT)].sum(1)),
-        strings=strings,
+        climate=environment_of(latlon),
+        taxa=life.space(TEXT, who.states),
+        images=life.space(SATELLITE, encoder.database.values),
+        who=who,
     )
-
-
-def _lives(ranges: Ranges, latlon: Float[np.ndarray, "tiles 2"]) -> list[Int[np.ndarray, " n"]]:
-    """Find who of those learnt from lives in the cell of each tile."""
-    cells = torch.from_numpy(ranges.cells.latlon)
-    near = [
-        distances_km(torch.from_numpy(latlon[at : at + _AT_ONCE]), cells).argmin(1)
-        for at in range(0, len(latlon), _AT_ONCE)
-    ]
-    present = ranges.present[ranges.of(LEARNT)]
-    return [np.flatnonzero(present[:, cell]) for cell in torch.cat(near).tolist()]
-
-
-def _strings(ranges: Ranges) -> tuple[Float[Tensor, "strings state"], Int[np.ndarray, "n ranks"]]:
-    taxa = [ranges.taxa[row] for row in ranges.of(LEARNT)]
-    every = [[" ".join(ranks[:depth]) for depth in range(1, len(RANKS) + 1)] for ranks in taxa]
-    rows = {string: row for row, string in enumerate(dict.fromkeys(chain.from_iterable(every)))}
-    numbers = np.array([[rows[string] for string in each] for each in every])
-    return taxon_vectors(list(rows), TextEncoder(remembered=1)), numbers
 
 
 class StyleTiles(Dataset[dict[str, Tensor]]):
@@ -121,16 +144,14 @@ class StyleTiles(Dataset[dict[str, Tensor]]):
         item = self.tiles[index, draw]
         item[VISUAL] = told.own[index] if rng.random() < OWN else retrieved
         item[PLACE], item[CLIMATE] = told.place[index], told.climate[index]
-        who = told.lives[index]
-        item["lived"] = torch.tensor(len(who) > 0)
-        item[TAXON] = (
-            told.taxa[self._taxon(who, rng)] if len(who) else torch.zeros_like(told.taxa[0])
-        )
+        who = told.who.lives[index]
+        named = len(who) > 0 and rng.random() < NAMED
+        item[TAXON] = told.taxa[self._taxon(who, rng)] if named else told.images[index]
         return item
 
     def _taxon(self, who: Int[np.ndarray, " n"], rng: np.random.Generator) -> int:
         """Draw one that lives there, the rarer the sooner: who lives everywhere says least."""
-        weight = self.told.rarity[who]
+        weight = self.told.who.rarity[who]
         species = int(rng.choice(who, p=weight / weight.sum()))
         depth = int(np.searchsorted(np.cumsum(CUT), rng.random()))
-        return int(self.told.strings[species, depth])
+        return int(self.told.who.strings[species, depth])

@@ -37,7 +37,7 @@ from training.range_losses import (
     robust_asymmetric,
     surveyed,
 )
-from training.ranges_data import UNSEEN_SPECIES, Ranges, RangeSamples, read_ranges
+from training.ranges_data import VALIDATION_SPECIES, Ranges, RangeSamples, read_ranges
 from training.trainer import LoopConfig, run_recipe
 
 _ASSUMED = {"an_full": an_full, "an_ssdl": an_ssdl, "an_slds": an_slds}
@@ -168,8 +168,8 @@ class RangesTask:
 
     @torch.no_grad()
     def panel(self, path: Path) -> None:
-        """Draw the ranges of some species that are held out, and below each what is predicted."""
-        rows = self.ranges.of(UNSEEN_SPECIES)
+        """Draw the ranges of some species of validation, and below each what is predicted."""
+        rows = self.ranges.of(VALIDATION_SPECIES)
         rows = rows[np.linspace(0, len(rows) - 1, 6).astype(int)]
         self.range_model.eval()
         device = self.range_model.mean.device

@@ -26,12 +26,13 @@ from torch import Tensor
 from generation.checkpoint import save_part
 from generation.conditioning import Condition, Given, StyleConditioner
 from generation.config import config, load_config
+from generation.encoders.life_encoder import load_life
 from generation.encoders.retrieval_model import load_retrieval
 from generation.errors import ConfigError
 from generation.geo.mercator import Window
 from generation.pipelines.satellite import SatellitePipeline
 from generation.pipelines.scene import Scene
-from generation.pipelines.styling import CLIMATE, PLACE, TAXON, VISUAL
+from generation.pipelines.styling import CLIMATE, PLACE, RETRIEVAL, TAXON, VISUAL
 from training.data import TILE, TileDataset, counted_batches
 from training.ranges_data import read_ranges
 from training.style_samples import StyleTiles, gather
@@ -51,6 +52,8 @@ class StyleConfig:
     """The model that draws."""
     retrieval: Path = Path("assets/range-nano")
     """The database of looks."""
+    life: Path = Path("assets/taxabind-nano")
+    """The space that taxa are understood in."""
     out: Path = Path("runs/style_nano")
     crop_px: int = TILE
     keep_visual: float = 0.6
@@ -60,7 +63,7 @@ class StyleConfig:
     keep_taxon: float = 0.45
     keep_text: float = 0.1
     keep_location: float = 0.25
-    keep_layout: float = 0.15
+    keep_layout: float = 0.5
     blur: float = 0.1
     """Deviation of the noise on looks and places, in their own deviations."""
     loop: LoopConfig = field(default_factory=LoopConfig)
@@ -88,12 +91,9 @@ class StyleModel(GeoSynthModel):
         """Say what a batch is told, some of it dropped."""
         told = {
             name: (self._blurred(name, batch[name]), self._keep(batch, f"keep_{name}"))
-            for name in (VISUAL, PLACE, CLIMATE)
+            for name in (VISUAL, PLACE, CLIMATE, TAXON)
         }
-        lived = batch["lived"] & self._keep(batch, "keep_taxon")
-        condition: Condition = self.styles(
-            self.conditioner(self.given(batch)), {**told, TAXON: (batch[TAXON], lived)}
-        )
+        condition: Condition = self.styles(self.conditioner(self.given(batch)), told)
         return condition
 
     def given(self, batch: dict[str, Tensor]) -> Given:
@@ -127,7 +127,8 @@ class StyleTask:
         self.cfg = cfg
         self.pipeline = SatellitePipeline.from_pretrained(cfg.base)
         retrieval = load_retrieval(str(cfg.retrieval))
-        told = gather(retrieval, cfg.tiles, read_ranges(cfg.ranges, cfg.traits))
+        life = load_life(str(cfg.life))
+        told = gather(retrieval, life, cfg.tiles, read_ranges(cfg.ranges, cfg.traits))
         vectors, sizes = told.vectors(), self.pipeline.conditioner.config
         self.styles = StyleConditioner(
             parts={name: each.shape[1] for name, each in vectors.items()},
@@ -135,7 +136,8 @@ class StyleTask:
             vector_dim=sizes["vector_dim"],
             made_for={
                 cfg.base.name: self.pipeline.sha256,
-                cfg.retrieval.name: retrieval.towers_sha256,
+                RETRIEVAL: retrieval.towers_sha256,
+                cfg.life.name: life.sha256,
             },
         )
         for name, each in vectors.items():

@@ -123,6 +123,24 @@ class LocationEncoder(ModelMixin, ConfigMixin):
             return self.out(self.sines(harmonics))
 
 
+class ResidualBlock(nn.Module):
+    """Two layers whose result is added to what they were given.
+
+    Source:
+        Cole et al., "Spatial Implicit Neural Representations for Global-Scale Species Mapping"
+        (ICML 2023), appendix; with the names of its published weights.
+    """
+
+    def __init__(self, width: int, drop: float) -> None:
+        super().__init__()
+        self.w1, self.w2 = nn.Linear(width, width), nn.Linear(width, width)
+        self.drop = nn.Dropout(drop)
+
+    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        """Keep the width."""
+        return x + torch.relu(self.w2(self.drop(torch.relu(self.w1(x)))))
+
+
 class GeoClipLocationEncoder(ModelMixin, ConfigMixin):
     """GeoCLIP's location tower: three scales of random Fourier features, summed.
 

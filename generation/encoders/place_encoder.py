@@ -23,6 +23,7 @@ from generation.checkpoint import load_part
 from generation.encoders.location import (
     GeoClipLocationEncoder,
     LocationEncoder,
+    ResidualBlock,
     spherical_harmonics,
 )
 from generation.encoders.retrieval import check_places, on_sphere
@@ -79,7 +80,7 @@ class SinrLocationEncoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(_Block(width, drop) for _ in range(blocks))
+        self.blocks = nn.ModuleList(ResidualBlock(width, drop) for _ in range(blocks))
 
     def forward(self, latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch width"]:
         """Embed points given as (lat, lon) degrees."""
@@ -87,16 +88,6 @@ class SinrLocationEncoder(ModelMixin, ConfigMixin):
         for block in self.blocks:
             hidden = block(hidden)
         return hidden
-
-
-class _Block(nn.Module):
-    def __init__(self, width: int, drop: float) -> None:
-        super().__init__()
-        self.w1, self.w2 = nn.Linear(width, width), nn.Linear(width, width)
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, x: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
-        return x + torch.relu(self.w2(self.drop(torch.relu(self.w1(x)))))
 
 
 def wrapped(latlon: LatLon, *, doubled: bool = False) -> Float[Tensor, "n 4"]:

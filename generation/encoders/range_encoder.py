@@ -42,10 +42,12 @@ class RangeEncoder:
 
     @torch.no_grad()
     def taxa(self, strings: Sequence[str]) -> Float[Tensor, "taxa one_more"]:
-        """Embed taxonomic strings."""
+        """Embed taxonomic strings; those that were not learnt with the bias chosen for them."""
         if self._text is None:
             self._text = TextEncoder()
         embedded: Tensor = self.model.embed_taxa(*self._text(strings))
+        bias = torch.tensor([0.0, *self.model.config["novel_bias"]])
+        embedded[:, -1] += bias[[self.taxonomy.novelty(string) for string in strings]]
         return embedded
 
     @torch.no_grad()

@@ -46,7 +46,7 @@ class RangeModel(ModelMixin, ConfigMixin):
     """
 
     @register_to_config
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the keys of its configuration
         self,
         variables: Sequence[str] = (),
         degree: int = 10,
@@ -56,6 +56,7 @@ class RangeModel(ModelMixin, ConfigMixin):
         state_dim: int = 384,
         queries: int = 4,
         drop: float = 0.1,
+        novel_bias: Sequence[float] = (0.0, 0.0),
     ) -> None:
         """Build an untrained model.
 
@@ -68,6 +69,8 @@ class RangeModel(ModelMixin, ConfigMixin):
             state_dim: Width of the text encoder's token states.
             queries: Readings of a string that are put together.
             drop: Probability of a feature to be dropped while learning.
+            novel_bias: Added to the scores of a species, and of a genus, that was not learnt from:
+                what is not known is scored too low where it lives. Chosen after learning.
         """
         super().__init__()
         self.mean: Tensor

@@ -118,6 +118,27 @@ class Taxonomy:
         string = " ".join([*prefix, *(word.lower() for word in new)])
         return Taxon(string, not new, any(self.learnt[row] for row in rows), notes)
 
+    def novelty(self, string: str) -> int:
+        """Count the names at the end of a string that no species learnt from has: 0, 1, or 2.
+
+        A new species of a genus that was learnt from is 1; from a new genus up it is 2.
+        """
+        words = string.split()
+        for new in range(2):
+            if len(words) > new and " ".join(words[: len(words) - new]) in self._learnt:
+                return new
+        return 2
+
+    @cached_property
+    def _learnt(self) -> set[str]:
+        """The strings of all taxa that were learnt from, down to every rank."""
+        return {
+            " ".join(ranks[:depth])
+            for ranks, learnt in zip(self.taxa, self.learnt, strict=True)
+            if learnt
+            for depth in range(1, len(RANKS) + 1)
+        }
+
     def _words(self, text: str) -> list[str]:
         if len(text) > MAX_LETTERS:
             raise InvalidSpecError(

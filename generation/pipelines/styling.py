@@ -3,24 +3,22 @@
 The looks of a place are retrieved (RANGE), so a picture can say which places it took them from.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from generation.checkpoint import load_part
 from generation.conditioning import StyleConditioner
-from generation.encoders.heads import masked_mean
+from generation.encoders.life_encoder import environment_of, load_life
 from generation.encoders.range_encoder import load_range_encoder
 from generation.encoders.retrieval_model import Retrieval, load_retrieval
-from generation.encoders.text import TextEncoder
 from generation.errors import InvalidSpecError, WeightsError
-from generation.geo.environment import BIOCLIM, embedded_environment, sampled
+from generation.geo.environment import embedded_environment
 from generation.geo.location import Location, great_circle_km
 from generation.registry import find, list_models, locate
 from generation.spec import RunSpec
@@ -31,6 +29,10 @@ VISUAL, PLACE, CLIMATE, TAXON = "visual", "place", "climate", "taxon"
 """The parts of a style."""
 SOURCES = 8
 """Places that a record names of those that a look was taken from."""
+RETRIEVAL = "retrieval"
+"""Under this a conditioner keeps the fingerprint of the encoders of the database it learnt with."""
+LIFE = "taxabind-nano"
+"""The space that taxa are understood in."""
 _RANGES = "ranges-nano"
 """Whose table of names says what a person means."""
 
@@ -65,12 +67,14 @@ def open_style(spec: RunSpec, model_sha256: str) -> Styled:
     notes: list[str] = []
     if spec.style_lat is not None and spec.style_lon is not None:
         retrieval = load_retrieval(spec.style_database)
-        _same(card, spec.style_database, _trained(made_for, spec.model), retrieval.towers_sha256)
+        _same(card, spec.style_database, made_for.get(RETRIEVAL), retrieval.towers_sha256)
         parts |= looks(retrieval, spec.style_lat, spec.style_lon, spec.sharpness)
         about["looks"] = looks_record(retrieval, spec)
     if spec.taxon.strip():
         taxon = load_range_encoder(_RANGES).taxonomy.resolve(spec.taxon)
-        parts[TAXON] = taxon_vectors([taxon.string], _text_encoder())[0]
+        life = load_life(LIFE)
+        _same(card, LIFE, made_for.get(LIFE), life.sha256)
+        parts[TAXON] = life.text([taxon.string])[0]
         about["taxon"] = taxon.string
         notes += taxon.notes
     if spec.warmer_c is not None or spec.rain_percent is not None:
@@ -121,27 +125,13 @@ def climate(spec: RunSpec) -> Float[Tensor, " variables"]:
     environment = embedded_environment().changed(
         warmer_c=spec.warmer_c or 0.0, rain_share=(spec.rain_percent or 0.0) / 100
     )
-    fields = environment.variables()[: len(BIOCLIM)]
-    found = sampled(fields, np.array([[spec.lat, spec.lon]]))[0]
-    if not np.isfinite(found).all():
+    found = environment_of(torch.tensor([[spec.lat, spec.lon]]), environment)[0]
+    if not bool(found.isfinite().all()):
         raise InvalidSpecError(
             f"no climate is known at lat={spec.lat:g}, lon={spec.lon:g}, as at sea (give a place "
             "on land, or leave warmer_c and rain_percent out)"
         )
-    return torch.from_numpy(found)
-
-
-def taxon_vectors(strings: Sequence[str], encoder: TextEncoder) -> Float[Tensor, "taxa state"]:
-    """Embed taxonomic strings: the mean of what the text encoder says of their words."""
-    parts = [
-        masked_mean(*encoder(list(strings[at : at + 256]))) for at in range(0, len(strings), 256)
-    ]
-    return torch.cat(parts)
-
-
-def _trained(made_for: Mapping[str, str], model: str) -> str | None:
-    """Give the fingerprint of the encoders of the database that a conditioner learnt with."""
-    return next((sha256 for name, sha256 in made_for.items() if name != model), None)
+    return found
 
 
 def _same(card: str, name: str, trained: str | None, here: str) -> None:
@@ -171,8 +161,3 @@ def _stamped(folder: Path) -> tuple[Path, tuple[float, ...]]:
 def _conditioner(folder: Path, stamp: tuple[float, ...]) -> StyleConditioner:
     conditioner: StyleConditioner = load_part(StyleConditioner, folder).eval()
     return conditioner.requires_grad_(False)
-
-
-@lru_cache(maxsize=1)
-def _text_encoder() -> TextEncoder:
-    return TextEncoder()

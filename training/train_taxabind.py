@@ -1,0 +1,201 @@
+"""Bind names of taxa, satellite images, places and environments into one space.
+
+    python -m training.data --help                       # makes the tiles
+    accelerate launch training/train_taxabind.py configs/taxabind_nano.yaml
+
+Every modality learns against the names alone. A sample is a species, its string often cut at a
+higher rank, a place in its range, and a tile that lies there. Add --resume to go on; any field:
+key=value. The run leaves in ``weights/`` a space of life.
+"""
+
+import sys
+from collections.abc import Iterator
+from dataclasses import field
+from functools import partial
+from pathlib import Path
+
+if __name__ == "__main__":  # run as a script: import from the checkout
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from generation.checkpoint import load_part, save_part
+from generation.config import config, load_config
+from generation.encoders.life_encoder import environment_of
+from generation.encoders.life_space import ENVIRONMENT, LOCATION, SATELLITE, TEXT, LifeSpace
+from generation.encoders.retrieval_model import TileTower, load_retrieval
+from generation.errors import ConfigError
+from training.data import counted_batches
+from training.life_losses import random_places, supervised, with_random_places
+from training.losses import clamped_scale
+from training.ranges_data import Ranges, read_ranges
+from training.style_samples import CUT, Inhabitants
+from training.trainer import LoopConfig, run_recipe
+
+_LOG_SCALE = float(np.log(1 / 0.07))
+_HALF_CELL_DEG = 0.4
+"""Places are moved by up to so much within the cell of a range."""
+
+
+@config
+class TaxaBindConfig:
+    """Everything that tells one run from another."""
+
+    tiles: Path = Path("runs/tiles")
+    """What ``python -m training.data`` built."""
+    ranges: Path = Path("data/phylacine/ranges.npz")
+    traits: Path = Path("data/phylacine/traits.csv")
+    looks: Path = Path("assets/range-nano")
+    """A database of the looks of those tiles."""
+    out: Path = Path("runs/taxabind_nano")
+    dim: int = 64
+    width: int = 256
+    degree: int = 8
+    blur: float = 0.1
+    """Deviation of the noise on looks."""
+    compat: str = ""
+    """``mvrl``: random places evenly in degrees, as in the published code."""
+    loop: LoopConfig = field(default_factory=LoopConfig)
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "width", "degree"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} is too few (give 1 or more)")
+        if self.compat not in ("", "mvrl"):
+            raise ConfigError(f"compat={self.compat!r} is unknown (give mvrl, or leave it out)")
+
+
+class LifeSamples(Dataset[dict[str, Tensor]]):
+    """Species that live on some tile, asked for by ``(index, draw)``."""
+
+    def __init__(self, ranges: Ranges, who: Inhabitants, looks: Tensor) -> None:
+        self.who, self.looks = who, looks
+        self.cells = torch.from_numpy(ranges.cells.latlon)
+        self.present = ranges.present[who.rows]
+        self.tiles: list[list[int]] = [[] for _ in who.rows]
+        for tile, species in enumerate(who.lives):
+            for each in species.tolist():
+                self.tiles[each].append(tile)
+        self.seen = np.array([n for n, tiles in enumerate(self.tiles) if tiles])
+
+    def __len__(self) -> int:
+        return len(self.seen)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Tensor]:
+        index, draw = key
+        rng = np.random.default_rng([draw, index, 3])
+        species = int(self.seen[index])
+        depth = int(np.searchsorted(np.cumsum(CUT), rng.random()))
+        string = int(self.who.strings[species, depth])
+        cell = int(rng.choice(np.flatnonzero(self.present[species])))
+        moved = torch.from_numpy(rng.uniform(-_HALF_CELL_DEG, _HALF_CELL_DEG, 2)).float()
+        lat, lon = self.cells[cell] + moved
+        tile = int(rng.choice(self.tiles[species]))
+        return {
+            "string": torch.tensor(string),
+            "state": self.who.states[string],
+            "latlon": torch.stack([lat.clamp(-90, 90), (lon + 180) % 360 - 180]),
+            "looks": self.looks[tile],
+        }
+
+
+class TaxaBindModel(nn.Module):
+    """A step as a forward pass."""
+
+    def __init__(self, space: LifeSpace, cfg: TaxaBindConfig) -> None:
+        super().__init__()
+        self.space, self.cfg = space, cfg
+        self.log_scales = nn.ParameterDict(
+            {
+                name: nn.Parameter(torch.tensor(_LOG_SCALE))
+                for name in (LOCATION, ENVIRONMENT, SATELLITE)
+            }
+        )
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bind three modalities to the names of a batch."""
+        space, scales = self.space, {n: clamped_scale(s) for n, s in self.log_scales.items()}
+        names = space.raw(TEXT, batch["state"])
+        same = batch["string"][:, None] == batch["string"]
+        away = random_places(len(names), compat=self.cfg.compat)
+        losses = {}
+        for name, read in ((LOCATION, lambda where: where), (ENVIRONMENT, environment_of)):
+            here, there = (
+                space.raw(name, read(where.cpu()).to(names)) for where in (batch["latlon"], away)
+            )
+            losses[name] = with_random_places(names, here, there, scales[name], same)
+        looks = batch["looks"] + self.cfg.blur * torch.randn_like(batch["looks"])
+        images = space.raw(SATELLITE, looks)
+        losses[SATELLITE] = supervised(names, images, scales[SATELLITE], same)
+        return {"loss": torch.stack(list(losses.values())).sum(), **{
+            name: value.detach() for name, value in losses.items()
+        }}  # fmt: skip
+
+
+class TaxaBindTask:
+    """Model, data and panels of a run."""
+
+    def __init__(self, cfg: TaxaBindConfig) -> None:
+        torch.manual_seed(cfg.loop.seed)
+        self.cfg = cfg
+        ranges = read_ranges(cfg.ranges, cfg.traits)
+        database = load_retrieval(str(cfg.looks)).encoder.database
+        self.who = Inhabitants.of(ranges, database.latlon)
+        self.dataset = LifeSamples(ranges, self.who, database.values)
+        self.space = LifeSpace(dim=cfg.dim, width=cfg.width, degree=cfg.degree)
+        self.examples = self._examples(ranges, database.values)
+        self.space.environment.fit(environment_of(self.examples[LOCATION]))
+        self.model = TaxaBindModel(self.space, cfg).train()
+
+    def _examples(self, ranges: Ranges, looks: Tensor) -> dict[str, Tensor]:
+        """Give what each modality is centred on: all species learnt, where they live, all tiles."""
+        lived = np.flatnonzero(self.dataset.present.sum(0) > 5)
+        latlon = torch.from_numpy(ranges.cells.latlon[lived])
+        return {
+            TEXT: self.who.states[torch.from_numpy(self.who.strings[:, -1])],
+            SATELLITE: looks,
+            LOCATION: latlon,
+            ENVIRONMENT: environment_of(latlon),
+        }
+
+    def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
+        """Yield batches; the order depends on the seed and the position alone."""
+        return counted_batches(self.dataset, self.cfg.loop, start, rank, world_size)
+
+    @torch.no_grad()
+    def panel(self, path: Path) -> None:
+        """Draw for some species how well the environment of every place fits its name."""
+        self.model.eval()
+        lat, lon = torch.meshgrid(
+            torch.arange(88.75, -90, -2.5), torch.arange(-178.75, 180, 2.5), indexing="ij"
+        )
+        places = torch.stack([lat.flatten(), lon.flatten()], 1)
+        device = self.space.text_mean.device
+        rows = torch.from_numpy(self.who.strings[:, -1])[:: max(1, len(self.who.strings) // 6)][:6]
+        names = self.space.raw(TEXT, self.who.states[rows].to(device))
+        there = self.space.raw(ENVIRONMENT, environment_of(places).to(device))
+        fit = (names @ there.T).clamp(0, 1).unflatten(1, lat.shape).cpu().numpy()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((255 * np.concatenate(list(fit))).astype(np.uint8)).save(path)
+        self.model.train()
+
+    @torch.no_grad()
+    def export(self, folder: Path) -> None:
+        """Save the space, centred, and what measures looks."""
+        self.model.eval()
+        self.space.centre(self.examples)
+        save_part(self.space, folder / "space", half=True)
+        save_part(load_part(TileTower, self.cfg.looks / "image"), folder / "looks")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read the configuration, build the task, train."""
+    run_recipe(argv, __doc__, partial(load_config, TaxaBindConfig), TaxaBindTask)
+
+
+if __name__ == "__main__":
+    main()
