@@ -30,6 +30,7 @@ from generation.console import (
     tell_notes,
     whole,
 )
+from generation.range_command import add_range
 from generation.search import add_search
 from generation.species import add_map_range, add_species
 
@@ -75,6 +76,7 @@ def build_parser(words: list[str]) -> Parser:
         _add_convert,
         add_search,
         add_species,
+        add_range,
         _add_map,
         _add_models,
         _add_info,

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+from generation.cli_style import add_style, render_film, style_fields
 from generation.console import Parser, Progress, print_json, real, tell_notes, whole
 from generation.errors import InvalidSpecError
 from generation.registry import find
@@ -119,6 +120,7 @@ def _add_satellite(kinds: "argparse._SubParsersAction[Parser]") -> None:
         "--sound-model", default=_DEFAULTS["sound_model"], help="the space it is understood in"
     )
     _add_numbers(parser, _SATELLITE_NUMBERS)
+    add_style(parser)
     _add_common(parser, "satellite")
     parser.set_defaults(run=_render_satellite)
 
@@ -237,7 +239,12 @@ def _add_common(parser: Parser, kind: str) -> None:
 
 
 def _render_satellite(args: argparse.Namespace) -> None:
-    _render_one(RunSpec.from_dict(_fields(args)), args, 9 * args.size**2 + 1_000_000)
+    spec = RunSpec.from_dict({**_fields(args), **style_fields(args)})
+    needed_bytes = 9 * args.size**2 + 1_000_000
+    if args.film_to is None:
+        _render_one(spec, args, needed_bytes)
+    else:
+        render_film(spec, args, needed_bytes)
 
 
 def _fields(args: argparse.Namespace) -> dict[str, object]:

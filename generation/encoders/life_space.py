@@ -49,7 +49,7 @@ class EnvironmentEncoder(ModelMixin, ConfigMixin):
         self.register_buffer("mean", torch.zeros(variables))
         self.register_buffer("deviation", torch.ones(variables))
         self.first = nn.Linear(variables, width)
-        self.blocks = nn.ModuleList(ResidualBlock(width, drop) for _ in range(blocks))
+        self.residuals = nn.ModuleList(ResidualBlock(width, drop) for _ in range(blocks))
         self.last = nn.Linear(width, dim) if dim != width else nn.Identity()
 
     def fit(self, variables: Float[Tensor, "n variables"]) -> None:
@@ -61,7 +61,7 @@ class EnvironmentEncoder(ModelMixin, ConfigMixin):
         """Embed; a vector of any length."""
         normal = ((variables - self.mean) / self.deviation).nan_to_num(0.0)
         hidden = torch.relu(self.first(normal.clamp(-_FARTHEST, _FARTHEST)))
-        for block in self.blocks:
+        for block in self.residuals:
             hidden = block(hidden)
         found: Tensor = self.last(hidden)
         return found

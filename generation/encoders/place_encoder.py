@@ -80,12 +80,12 @@ class SinrLocationEncoder(ModelMixin, ConfigMixin):
     ) -> None:
         super().__init__()
         self.first = nn.Linear(inputs, width)
-        self.blocks = nn.ModuleList(ResidualBlock(width, drop) for _ in range(blocks))
+        self.residuals = nn.ModuleList(ResidualBlock(width, drop) for _ in range(blocks))
 
     def forward(self, latlon: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch width"]:
         """Embed points given as (lat, lon) degrees."""
         hidden = torch.relu(self.first(wrapped(latlon, doubled=True).to(self.first.weight)))
-        for block in self.blocks:
+        for block in self.residuals:
             hidden = block(hidden)
         return hidden
 
