@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from generation.console import DONE, Parser, Progress, guarded, real, whole
 from generation.errors import ConfigError
-from training.evaluate_commands import add_location, add_ranges, add_soundscape
+from training.evaluate_commands import add_location, add_ranges, add_soundscape, add_style
 from training.reports import refuse_old, tell, write_report
 
 if TYPE_CHECKING:
@@ -106,6 +106,7 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add_soundscape(kinds)
     add_ranges(kinds)
     add_location(kinds)
+    add_style(kinds)
 
 
 def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -120,3 +120,41 @@ def _location(args: argparse.Namespace) -> int:
     write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
+
+
+def add_style(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of styles."""
+    style = kinds.add_parser(
+        "style",
+        help="whether pictures follow the look, the climate and the taxon that they are told",
+        description="Tell pictures the style of another place and hold them to its real tiles.",
+    )
+    add = style.add_argument
+    add("--data", required=True, metavar="PATTERN", help="Parquet files of real test tiles")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--ranges", type=Path, metavar="FILE", help="PHYLACINE's ranges.npz: habitats too")
+    add("--traits", type=Path, metavar="FILE", help="its traits.csv")
+    add("--model", default="satellite-nano", help="a name that takes styles")
+    add("--limit", type=whole, default=64, metavar="N", help="pairs of places")
+    add("--steps", type=whole, default=10, metavar="N", help="steps of the sampler")
+    add("--guidance", type=real, default=2.0, metavar="N", help="1 is as trained")
+    add("--sharpness", type=real, default=0.5, metavar="N", help="of looks, 0 to 1")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses noise, pairs and intervals")
+    add("--floor", type=Path, metavar="DIR", help="also keep what real tiles get, in a database")
+    style.set_defaults(run=_style)
+
+
+def _style(args: argparse.Namespace) -> int:
+    refuse_old(args.out)
+    from training.evaluate_style import Settings, command_of, lines, measured, write_floor
+
+    told = {k: v for k, v in vars(args).items() if k not in ("run", "out", "floor")}
+    settings = Settings(**told)
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(metrics, controls)))
+    report["command"] = command_of(settings, args.out)
+    if args.floor is not None:
+        write_floor(report["real"], args.floor)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE

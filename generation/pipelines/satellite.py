@@ -30,6 +30,7 @@ from generation.errors import (
 from generation.geo.layout import Layout
 from generation.geo.mercator import Window, world_px
 from generation.geo.sources import open_source
+from generation.pipelines.plausibility import plausibility
 from generation.pipelines.scene import ConditionSets, Scene, SoundSteering
 from generation.pipelines.steering import open_steering
 from generation.pipelines.styling import open_style
@@ -361,5 +362,6 @@ def render(
             "notes": notes,
             **({"sound": heard.about} if heard else {}),
             **({"style": dict(styled.about)} if styled else {}),
+            "plausibility": plausibility(image, spec),
         },
     )

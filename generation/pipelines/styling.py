@@ -58,10 +58,8 @@ def open_style(spec: RunSpec, model_sha256: str) -> Styled:
         InvalidSpecError: Nothing was trained to give this model a style, or the taxon is unknown.
         WeightsError: The conditioner was trained with other weights than those here.
     """
-    card = _card(spec.model)
-    conditioner = _conditioner(*_stamped(locate(card)))
+    card, conditioner = _card(spec.model), conditioner_of(spec.model, model_sha256)
     made_for = conditioner.config["made_for"] or {}
-    _same(card, spec.model, made_for.get(spec.model), model_sha256)
     parts: dict[str, Tensor] = {}
     about: dict[str, object] = {"conditioner": card}
     notes: list[str] = []
@@ -80,6 +78,19 @@ def open_style(spec: RunSpec, model_sha256: str) -> Styled:
     if spec.warmer_c is not None or spec.rain_percent is not None:
         parts[CLIMATE] = climate(spec)
     return Styled(conditioner, parts, about, tuple(notes))
+
+
+def conditioner_of(model: str, model_sha256: str) -> StyleConditioner:
+    """Give the conditioner for styles that goes with a model.
+
+    Raises:
+        InvalidSpecError: Nothing was trained to give this model a style.
+        WeightsError: The conditioner was trained with other weights than those here.
+    """
+    card = _card(model)
+    conditioner = _conditioner(*_stamped(locate(card)))
+    _same(card, model, (conditioner.config["made_for"] or {}).get(model), model_sha256)
+    return conditioner
 
 
 @torch.no_grad()
