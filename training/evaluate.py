@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from generation.console import DONE, Parser, Progress, guarded, real, whole
 from generation.errors import ConfigError
-from training.evaluate_commands import add_location, add_ranges, add_soundscape, add_style
+from training.evaluate_commands import KINDS
 from training.reports import refuse_old, tell, write_report
 
 if TYPE_CHECKING:
@@ -103,10 +103,8 @@ def _add_kinds(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=whole, default=0, metavar="N", help="chooses real tiles and shuffles")
     steering.set_defaults(run=_steering)
     _add_panorama(kinds)
-    add_soundscape(kinds)
-    add_ranges(kinds)
-    add_location(kinds)
-    add_style(kinds)
+    for add_kind in KINDS:
+        add_kind(kinds)
 
 
 def _add_panorama(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

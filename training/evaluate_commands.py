@@ -158,3 +158,37 @@ def _style(args: argparse.Namespace) -> int:
     write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE
+
+
+def add_taxabind(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of a space of life."""
+    taxabind = kinds.add_parser(
+        "taxabind",
+        help="who lives at unseen places, and where unseen species live",
+        description="Rank species by images, places and environments of held-out blocks.",
+    )
+    add = taxabind.add_argument
+    add("--data", required=True, metavar="PATTERN", help="Parquet files of real test tiles")
+    add("--ranges", type=Path, required=True, metavar="FILE", help="PHYLACINE's ranges.npz")
+    add("--traits", type=Path, required=True, metavar="FILE", help="its traits.csv")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--model", default="taxabind-nano", help="a name, or a folder of weights")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses intervals and partners")
+    taxabind.set_defaults(run=_taxabind)
+
+
+def _taxabind(args: argparse.Namespace) -> int:
+    refuse_old(args.out)
+    from training.evaluate_taxabind import Settings, command_of, lines, measured
+
+    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(metrics, controls)))
+    report["command"] = command_of(settings, args.out)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+KINDS = (add_soundscape, add_ranges, add_location, add_style, add_taxabind)
+"""What declares each measurement of this module."""

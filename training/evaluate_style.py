@@ -186,7 +186,7 @@ def _told(settings: Settings, latlon: Float[Tensor, "tiles 2"]) -> dict[str, lis
     retrieval = load_retrieval(plausibility.RETRIEVAL)
     climate = environment_of(latlon)
     told = {
-        STYLE: [looks(retrieval, *place, settings.sharpness) for place in latlon.double().tolist()],
+        STYLE: [looks(retrieval, lat, lon, settings.sharpness) for lat, lon in latlon.tolist()],
         CLIMATE: [{CLIMATE: row} if bool(row.isfinite().all()) else {} for row in climate],
     }
     if settings.ranges is not None and settings.traits is not None:
@@ -262,8 +262,8 @@ def _drawn(
 ) -> np.ndarray:
     """Draw the layouts of some tiles in the style of others."""
     styling = conditioner_of(settings.model, pipeline.sha256)
-    scales = dict.fromkeys(KINDS, settings.guidance)
-    guidance = GuidanceScales(layout=settings.guidance, **scales)
+    scale = settings.guidance
+    guidance = GuidanceScales(layout=scale, climate=scale, habitat=scale, style=scale)
     scenes = [
         Scene(
             window=tiles.windows[place],

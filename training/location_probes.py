@@ -21,7 +21,7 @@ TARGETS = NUMBERS + CLASSES
 _PENALTIES = np.logspace(-2, 5, 15)
 _FOLDS = 5
 _BLOCK_DEG = 10
-Table = Mapping[str, Float[np.ndarray, " n"]]
+Table = Mapping[str, Float[np.ndarray, " _n"]]
 
 
 @dataclass(frozen=True, slots=True)

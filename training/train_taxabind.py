@@ -31,9 +31,9 @@ from generation.encoders.retrieval_model import TileTower, load_retrieval
 from generation.errors import ConfigError
 from training.data import counted_batches
 from training.life_losses import random_places, supervised, with_random_places
-from training.losses import clamped_scale
+from training.losses import clamped_scale, info_nce
 from training.ranges_data import Ranges, read_ranges
-from training.style_samples import CUT, Inhabitants
+from training.style_samples import CUT, Inhabitants, nearest_cells
 from training.trainer import LoopConfig, run_recipe
 
 _LOG_SCALE = float(np.log(1 / 0.07))
@@ -58,7 +58,9 @@ class TaxaBindConfig:
     blur: float = 0.1
     """Deviation of the noise on looks."""
     compat: str = ""
-    """``mvrl``: random places evenly in degrees, as in the published code."""
+    """``mvrl``: as in the published code, random places are drawn evenly in degrees, and only rows
+    of one taxon are no negatives; by default neither is a place where a taxon lives as well, since
+    some hundred mammals share each."""
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -72,8 +74,9 @@ class TaxaBindConfig:
 class LifeSamples(Dataset[dict[str, Tensor]]):
     """Species that live on some tile, asked for by ``(index, draw)``."""
 
-    def __init__(self, ranges: Ranges, who: Inhabitants, looks: Tensor) -> None:
+    def __init__(self, ranges: Ranges, who: Inhabitants, latlon: Tensor, looks: Tensor) -> None:
         self.who, self.looks = who, looks
+        self.tile_cells = nearest_cells(ranges, latlon)
         self.cells = torch.from_numpy(ranges.cells.latlon)
         self.present = ranges.present[who.rows]
         self.tiles: list[list[int]] = [[] for _ in who.rows]
@@ -97,6 +100,9 @@ class LifeSamples(Dataset[dict[str, Tensor]]):
         tile = int(rng.choice(self.tiles[species]))
         return {
             "string": torch.tensor(string),
+            "species": torch.tensor(species),
+            "cell": torch.tensor(cell),
+            "tile_cell": torch.tensor(self.tile_cells[tile]),
             "state": self.who.states[string],
             "latlon": torch.stack([lat.clamp(-90, 90), (lon + 180) % 360 - 180]),
             "looks": self.looks[tile],
@@ -106,9 +112,16 @@ class LifeSamples(Dataset[dict[str, Tensor]]):
 class TaxaBindModel(nn.Module):
     """A step as a forward pass."""
 
-    def __init__(self, space: LifeSpace, cfg: TaxaBindConfig) -> None:
+    def __init__(self, space: LifeSpace, present: Tensor, cfg: TaxaBindConfig) -> None:
+        """Keep the parts.
+
+        Args:
+            space: What learns.
+            present: Which species lives in which cell.
+            cfg: The settings.
+        """
         super().__init__()
-        self.space, self.cfg = space, cfg
+        self.space, self.present, self.cfg = space, present, cfg
         self.log_scales = nn.ParameterDict(
             {
                 name: nn.Parameter(torch.tensor(_LOG_SCALE))
@@ -120,9 +133,9 @@ class TaxaBindModel(nn.Module):
         """Bind three modalities to the names of a batch."""
         space, scales = self.space, {n: clamped_scale(s) for n, s in self.log_scales.items()}
         names = space.raw(TEXT, batch["state"])
-        same = batch["string"][:, None] == batch["string"]
+        taxon = batch["string"][:, None] == batch["string"]
         away = random_places(len(names), compat=self.cfg.compat)
-        losses = {}
+        losses, same = {}, taxon | self._lives(batch, "cell")
         for name, read in ((LOCATION, lambda where: where), (ENVIRONMENT, environment_of)):
             here, there = (
                 space.raw(name, read(where.cpu()).to(names)) for where in (batch["latlon"], away)
@@ -130,10 +143,20 @@ class TaxaBindModel(nn.Module):
             losses[name] = with_random_places(names, here, there, scales[name], same)
         looks = batch["looks"] + self.cfg.blur * torch.randn_like(batch["looks"])
         images = space.raw(SATELLITE, looks)
-        losses[SATELLITE] = supervised(names, images, scales[SATELLITE], same)
+        if self.cfg.compat:
+            losses[SATELLITE] = supervised(names, images, scales[SATELLITE], taxon)
+        else:
+            same = taxon | self._lives(batch, "tile_cell")
+            losses[SATELLITE] = info_nce(names, images, scales[SATELLITE], same)
         return {"loss": torch.stack(list(losses.values())).sum(), **{
             name: value.detach() for name, value in losses.items()
         }}  # fmt: skip
+
+    def _lives(self, batch: dict[str, Tensor], cell: str) -> Tensor:
+        """Tell which taxon of a batch lives at which place of it; nothing if that is not asked."""
+        species, cells = batch["species"].cpu(), batch[cell].cpu()
+        lives = self.present[species][:, cells]
+        return (lives & (self.cfg.compat == "")).to(batch["state"].device)
 
 
 class TaxaBindTask:
@@ -145,11 +168,11 @@ class TaxaBindTask:
         ranges = read_ranges(cfg.ranges, cfg.traits)
         database = load_retrieval(str(cfg.looks)).encoder.database
         self.who = Inhabitants.of(ranges, database.latlon)
-        self.dataset = LifeSamples(ranges, self.who, database.values)
+        self.dataset = LifeSamples(ranges, self.who, database.latlon, database.values)
         self.space = LifeSpace(dim=cfg.dim, width=cfg.width, degree=cfg.degree)
         self.examples = self._examples(ranges, database.values)
         self.space.environment.fit(environment_of(self.examples[LOCATION]))
-        self.model = TaxaBindModel(self.space, cfg).train()
+        self.model = TaxaBindModel(self.space, torch.from_numpy(self.dataset.present), cfg).train()
 
     def _examples(self, ranges: Ranges, looks: Tensor) -> dict[str, Tensor]:
         """Give what each modality is centred on: all species learnt, where they live, all tiles."""
