@@ -274,14 +274,20 @@ class RunSpec:
         return self.sound != SILENT or bool(self.sound_text.strip())
 
     @property
-    def has_style(self) -> bool:
-        """Whether it looks like another place, is a habitat, or is told a climate."""
-        return (
-            self.style_lat is not None
-            or bool(self.taxon.strip())
-            or self.warmer_c is not None
-            or self.rain_percent is not None
-        )
+    def has_look(self) -> bool:
+        """Whether it should look like another place; not where that is guided by 0."""
+        return self.style_lat is not None and self.style_guidance != 0
+
+    @property
+    def has_habitat(self) -> bool:
+        """The same of being the habitat of a taxon."""
+        return bool(self.taxon.strip()) and self.habitat_guidance != 0
+
+    @property
+    def has_climate(self) -> bool:
+        """The same of being told a climate."""
+        told = self.warmer_c is not None or self.rain_percent is not None
+        return told and self.climate_guidance != 0
 
     def pinned(self) -> "RunSpec":
         """Give the spec with the fingerprints of its files filled in.

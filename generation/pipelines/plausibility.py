@@ -33,7 +33,7 @@ FLOOR = "floor.json"
 ZOOM = 8
 """The scale that the judges know."""
 LIVES = 0.5
-"""From this probability on a taxon is predicted to live in a cell."""
+"""From this share of its greatest probability on a taxon is predicted to live in a cell."""
 _WATER = 0.5
 """Share of water from which a cell of the grid is no land."""
 
@@ -122,15 +122,13 @@ def _range(spec: RunSpec, encoder: RangeEncoder) -> dict[str, Any]:
     places = _cells()
     here = np.array([[spec.lat, spec.lon]], np.float32)
     likely = encoder.likely([taxon.string], np.concatenate([here, places]))[0]
-    lives = likely[1:] >= LIVES
-    nearest = None
-    if lives.any():
-        km = distances_km(torch.from_numpy(here), torch.from_numpy(places[lives]))
-        nearest = 0.0 if likely[0] >= LIVES else round(float(km.min()), 1)
+    least = LIVES * likely[1:].max()
+    km = distances_km(torch.from_numpy(here), torch.from_numpy(places[likely[1:] >= least]))
     return {
         "taxon": taxon.string,
         "likely": round(float(likely[0]), 4),
-        "nearest_predicted_km": nearest,
+        "likely_at_most": round(float(likely[1:].max()), 4),
+        "nearest_predicted_km": 0.0 if likely[0] >= least else round(float(km.min()), 1),
     }
 
 

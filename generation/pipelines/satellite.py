@@ -316,13 +316,14 @@ def render(
     layout = source.layout(window) if source is not None else None
     pipeline = open_pipeline(spec.model, online=online)
     heard = open_steering(spec, pipeline.sha256) if spec.has_sound else None
-    styled = open_style(spec, pipeline.sha256) if spec.has_style else None
+    wanted = spec.has_look or spec.has_habitat or spec.has_climate
+    styled = open_style(spec, pipeline.sha256) if wanted else None
     began = time.perf_counter()
     scene = Scene(
         window=window,
         prompt=spec.prompt,
         layout=None if layout is None else layout.classes,
-        use_location=spec.use_location and spec.style_lat is None,
+        use_location=spec.use_location and not spec.has_look,
         seed=spec.seed,
         sound=heard.vector if heard else None,
         style=styled.parts if styled else {},

@@ -63,19 +63,19 @@ def open_style(spec: RunSpec, model_sha256: str) -> Styled:
     parts: dict[str, Tensor] = {}
     about: dict[str, object] = {"conditioner": card}
     notes: list[str] = []
-    if spec.style_lat is not None and spec.style_lon is not None:
+    if spec.has_look and spec.style_lat is not None and spec.style_lon is not None:
         retrieval = load_retrieval(spec.style_database)
         _same(card, spec.style_database, made_for.get(RETRIEVAL), retrieval.towers_sha256)
         parts |= looks(retrieval, spec.style_lat, spec.style_lon, spec.sharpness)
         about["looks"] = looks_record(retrieval, spec)
-    if spec.taxon.strip():
+    if spec.has_habitat:
         taxon = load_range_encoder(_RANGES).taxonomy.resolve(spec.taxon)
         life = load_life(LIFE)
         _same(card, LIFE, made_for.get(LIFE), life.sha256)
         parts[TAXON] = life.text([taxon.string])[0]
         about["taxon"] = taxon.string
         notes += taxon.notes
-    if spec.warmer_c is not None or spec.rain_percent is not None:
+    if spec.has_climate:
         parts[CLIMATE] = climate(spec)
     return Styled(conditioner, parts, about, tuple(notes))
 
