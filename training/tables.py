@@ -4,7 +4,7 @@
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
 table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
-location, prediction, sound, steering, panorama, soundscape, ranges.
+location, prediction, sound, steering, panorama, soundscape, ranges, taxabind.
 """
 
 import argparse
@@ -262,6 +262,36 @@ def ranges(report: Mapping[str, Any]) -> str:
     )
 
 
+_SIGHTS = (
+    ("satellite image", "satellite"),
+    ("place", "location"),
+    ("environment", "environment"),
+    ("image and place", "satellite_location"),
+    ("all three", "all"),
+)
+_ASKED = ("who/", "where/unseen_species_", "where/unseen_genera_")
+
+
+def taxabind(report: Mapping[str, Any]) -> str:
+    """Make the table of ``terrascape evaluate taxabind``, a row for each way of being told."""
+    told, dealt = report["metrics"], report["controls"]
+    head = ["told", "who lives here: average precision", "where an unseen species lives: AUC"]
+    rows = [
+        [
+            label,
+            *(f"{told[f'{q}{way}']:.3f} ({dealt[f'{q}{way}_shuffled']:.3f})" for q in _ASKED),
+        ]
+        for label, way in _SIGHTS
+    ]
+    data = report["data"]
+    return rows_of([*head, "of an unseen genus"], rows) + (
+        f"\nIn brackets: told of another place, or by another name. {data['tiles']} tiles of "
+        f"held-out blocks,\n{data['learnt']} species learnt from. Without the model: the most "
+        f"widespread first {dealt['who/prior']:.3f},\nwho lives at the nearest tile of training "
+        f"{dealt['who/neighbour']:.3f}.\n"
+    )
+
+
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -281,6 +311,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
     "steering": steering,
     "panorama": panorama,
     "ranges": ranges,
+    "taxabind": taxabind,
     "soundscape": soundscape,
 }
 

@@ -18,6 +18,7 @@ PAGES = (
     "assets/panorama-nano/card.md",
     "assets/soundscape-nano/card.md",
     "assets/ranges-nano/card.md",
+    "assets/taxabind-nano/card.md",
 )
 
 
@@ -44,7 +45,7 @@ def test_the_figures_are_of_the_weights_that_ship():
     for part in (steered["sound_model"], steered["judge"]):
         assert part["sha256"] == model_sha256(ROOT / f"assets/{part['name']}")
     assert steered["model"] == shipped
-    for name in ("panorama", "soundscape", "ranges"):
+    for name in ("panorama", "soundscape", "ranges", "taxabind"):
         told = json.loads((ROOT / f"docs/results/{name}.json").read_text())
         assert told["model"] == model_sha256(ROOT / f"assets/{name}-nano")
 
