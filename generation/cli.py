@@ -165,9 +165,10 @@ def _add_convert(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="turn a foreign checkpoint into safetensors",
         description="Turn a foreign checkpoint into safetensors; conversion.json names each key.",
     )
-    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm, sat2sound or audioldm"
+    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm, sat2sound, taxabind or audioldm"
     parser.add_argument("kind", help=known)
-    parser.add_argument("file", type=Path, help="the foreign file; it is never unpickled freely")
+    told = "the foreign file, or for taxabind a folder; nothing is unpickled freely"
+    parser.add_argument("file", type=Path, help=told)
     parser.add_argument("--out", type=Path, required=True, help="a folder without weights")
     parser.set_defaults(run=_convert)
 

@@ -7,6 +7,7 @@
 ``geoclap``     a GeoCLAP .ckpt: images, sounds and sentences in one space
 ``psm``         a PSM .ckpt, with Gaussians or points, with metadata or without
 ``sat2sound``   a Sat2Sound .ckpt, with metadata or without
+``taxabind``    a folder of the published parts of TaxaBind, each as its repository has it
 ``audioldm``    an AudioLDM .ckpt: all its parts but the tokenizer, in diffusers' layout
 
 Whatever is not converted is named in ``conversion.json`` with the reason, and a key that belongs
@@ -24,11 +25,13 @@ from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
 from generation.convert.satclip import convert_satclip
 from generation.convert.sound import SOUND_KINDS, convert_sound
+from generation.convert.taxabind import convert_taxabind
 from generation.errors import InvalidSpecError, OutputError
 from generation.foreign_checkpoint import read_foreign, read_hyper_parameters
 
 __all__ = ["Conversion", "convert", "kinds"]
 
+_TAXABIND = "taxabind"
 _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
     "audioldm": convert_audioldm,
     "controlnet": convert_controlnet,
@@ -43,7 +46,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
 
     Args:
         kind: One of ``kinds()``.
-        source: The foreign file.
+        source: The foreign file, or the folder of parts for ``taxabind``.
         out: A folder; it is made if needed.
 
     Raises:
@@ -58,6 +61,10 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
         raise OutputError(
             f"{out} holds weights already (nothing is overwritten; name a new folder)"
         )
+    if kind == _TAXABIND:
+        report = convert_taxabind(source, out)
+        write_json(out / REPORT_NAME, asdict(report))
+        return report
     tensors, notes = read_foreign(source, _member(kind, source))
     report = Conversion(
         kind=kind, source=source.name, source_sha256=sha256_file(source), notes=notes
@@ -72,7 +79,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
 
 def kinds() -> list[str]:
     """Names of what can be converted."""
-    return sorted([*_CONVERTERS, *SOUND_KINDS])
+    return sorted([*_CONVERTERS, *SOUND_KINDS, _TAXABIND])
 
 
 def _member(kind: str, source: Path) -> str | None:

@@ -87,7 +87,7 @@ def convert_geoclip(tensors: Tensors, out: Path, report: Conversion) -> None:
     halved: dict[str, torch.Tensor] = {}
     error = 0.0
     for name, tensor in tensors.items():
-        target = _target(name)
+        target = geoclip_name(name)
         frequencies = target.startswith("frequencies.")
         halved[target] = tensor.float() if frequencies else tensor.half()
         error = max(error, float((halved[target].double() - tensor.double()).abs().max()))
@@ -111,7 +111,7 @@ def geoclip_shapes() -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def _target(name: str) -> str:
+def geoclip_name(name: str) -> str:
     """Translate ``LocEnc2.head.0.bias`` to ``towers.2.6.bias``."""
     capsule, layer, index, leaf = name.split(".")
     number = capsule.removeprefix("LocEnc")

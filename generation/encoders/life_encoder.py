@@ -12,7 +12,9 @@ from torch import Tensor
 from generation.checkpoint import load_part, model_sha256
 from generation.encoders.heads import masked_mean, unit
 from generation.encoders.life_space import (
+    AUDIO,
     ENVIRONMENT,
+    GROUND,
     LOCATION,
     MODALITIES,
     SATELLITE,
@@ -26,6 +28,7 @@ from generation.encoders.text import TextEncoder
 from generation.encoders.tile_statistics import tile_statistics
 from generation.errors import InvalidSpecError
 from generation.geo.environment import BIOCLIM, Environment, embedded_environment, sampled
+from generation.media.audio import Recording
 from generation.registry import find, list_models, locate
 
 _AT_ONCE = 256
@@ -35,6 +38,14 @@ class LifeEncoder:
     """Names, satellite images, places and environments to unit vectors of one space."""
 
     def __init__(self, space: LifeSpace, looks: TileTower, folder: Path, name: str = "") -> None:
+        """Keep the parts of a space that this project trained.
+
+        Args:
+            space: The towers.
+            looks: What measures images.
+            folder: Where they are from.
+            name: What messages call it.
+        """
         self.space, self.looks, self.folder = space.eval(), looks.eval(), folder
         self.name, self.sha256 = name, model_sha256(folder)
         self._text: TextEncoder | None = None
@@ -43,6 +54,33 @@ class LifeEncoder:
     def dim(self) -> int:
         """Dimensions of the space."""
         return int(self.space.config["dim"])
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the space reads."""
+        return MODALITIES
+
+    def ground(self, images: UInt8[np.ndarray, "n height width 3"]) -> Float[Tensor, "n dim"]:
+        """Embed photographs taken on the ground, where the space has learnt from any.
+
+        Raises:
+            InvalidSpecError: It has not.
+        """
+        raise self._lacking(GROUND)
+
+    def audio(self, recordings: Sequence[Recording]) -> Float[Tensor, "n dim"]:
+        """Embed sounds, where the space has learnt from any.
+
+        Raises:
+            InvalidSpecError: It has not.
+        """
+        raise self._lacking(AUDIO)
+
+    def _lacking(self, modality: str) -> InvalidSpecError:
+        return InvalidSpecError(
+            f"{self.name or self.folder} has no modality {modality!r} (give one of "
+            f"{', '.join(self.modalities)})"
+        )
 
     @torch.no_grad()
     def text(self, strings: Sequence[str]) -> Float[Tensor, "n dim"]:
@@ -102,11 +140,11 @@ class LifeEncoder:
         Raises:
             InvalidSpecError: There is none, or one that the space lacks.
         """
-        strange = [name for name in vectors if name not in MODALITIES]
+        strange = [name for name in vectors if name not in self.modalities]
         if strange or not vectors:
             raise InvalidSpecError(
                 f"{', '.join(strange) or 'nothing'} is no modality of {self.name} (give some of "
-                f"{', '.join(MODALITIES)})"
+                f"{', '.join(self.modalities)})"
             )
         return unit(torch.stack(list(vectors.values())).sum(0))
 
@@ -128,8 +166,18 @@ def environment_of(
     return torch.from_numpy(sampled(fields, latlon.numpy()))
 
 
+def is_published(folder: Path) -> bool:
+    """Tell whether a folder holds a published space, as ``terrascape convert taxabind`` leaves."""
+    path = folder / "space" / "config.json"
+    return path.is_file() and "PublishedLifeSpace" in path.read_text(encoding="utf-8")
+
+
 @lru_cache(maxsize=2)
 def _loaded(folder: Path, stamp: tuple[float, ...], name: str) -> LifeEncoder:
+    if is_published(folder):
+        from generation.encoders.life_published import PublishedLifeEncoder
+
+        return PublishedLifeEncoder(folder, name)
     space: LifeSpace = load_part(LifeSpace, folder / "space").requires_grad_(False)
     return LifeEncoder(space, load_part(TileTower, folder / "looks"), folder, name)
 

@@ -23,6 +23,8 @@ from generation.encoders.tile_statistics import STATISTICS
 from generation.errors import InvalidSpecError
 
 TEXT, SATELLITE, LOCATION, ENVIRONMENT = "text", "satellite", "location", "environment"
+GROUND, AUDIO = "ground", "audio"
+"""Which published spaces have, and this one has not."""
 MODALITIES = (TEXT, SATELLITE, LOCATION, ENVIRONMENT)
 _FARTHEST = 6.0
 
@@ -42,8 +44,20 @@ class EnvironmentEncoder(ModelMixin, ConfigMixin):
         dim: int = 512,
         blocks: int = 4,
         drop: float = 0.1,
+        clamped: bool = True,
     ) -> None:
+        """Build an untrained encoder.
+
+        Args:
+            variables: Of the environment.
+            width: Of all layers.
+            dim: Of the vectors; where it is the width, the last block gives them, as published.
+            blocks: Residual blocks.
+            drop: Probability of a feature to be dropped while learning.
+            clamped: Whether what lies far from all that was learnt counts as just far.
+        """
         super().__init__()
+        self.clamped = clamped
         self.mean: Tensor
         self.deviation: Tensor
         self.register_buffer("mean", torch.zeros(variables))
@@ -60,7 +74,8 @@ class EnvironmentEncoder(ModelMixin, ConfigMixin):
     def forward(self, variables: Float[Tensor, "batch variables"]) -> Float[Tensor, "batch dim"]:
         """Embed; a vector of any length."""
         normal = ((variables - self.mean) / self.deviation).nan_to_num(0.0)
-        hidden = torch.relu(self.first(normal.clamp(-_FARTHEST, _FARTHEST)))
+        near = normal.clamp(-_FARTHEST, _FARTHEST) if self.clamped else normal
+        hidden = torch.relu(self.first(near))
         for block in self.residuals:
             hidden = block(hidden)
         found: Tensor = self.last(hidden)
