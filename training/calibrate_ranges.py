@@ -31,7 +31,7 @@ from training.ranges_data import (
     read_ranges,
 )
 
-BIASES = tuple(np.linspace(-1, 4, 21).tolist())
+BIASES = tuple(np.linspace(-1, 7, 33).tolist())
 _SIDES = {"species": VALIDATION_SPECIES, "genera": VALIDATION_GENUS}
 
 

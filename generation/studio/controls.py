@@ -10,6 +10,7 @@ from generation.registry import is_here, list_models
 from generation.spec import MAX_GUIDANCE, MAX_PROMPT, RunSpec
 from generation.studio.drawing import BRUSH_PX, CANVAS_PX, FIRST_PAINT, brush, paints
 from generation.studio.form import LAYOUT_CHOICES, SOUND_CHOICES, random_seed
+from generation.studio.looks_controls import LooksControls
 from generation.studio.map_widget import (
     CHIPS_JS,
     CLICK_JS,
@@ -30,7 +31,7 @@ ALLOW_HINT = (
 )
 
 
-class Controls:
+class Controls(LooksControls):
     """Every component of the tab by name; those that are named like a field of ``Form`` are it."""
 
     def __init__(self) -> None:
@@ -42,6 +43,7 @@ class Controls:
                 self._place()
                 self._layout()
                 self._sound()
+                self._looks()
             with gr.Column(scale=6, min_width=330):
                 self._prompt()
                 self._result()
@@ -167,6 +169,11 @@ class Controls:
                     min_width=180,
                 )
             self.sound_extras = [self.words_group, self.sound_group, self.sound_row]
+
+    def _looks(self) -> None:
+        with gr.Column(elem_classes="ts-card", elem_id="ts-looks"):
+            title("Looks")
+            self.looks(DEFAULT, models_of("retrieval"))
 
     def _prompt(self) -> None:
         with gr.Column(elem_classes="ts-card"):

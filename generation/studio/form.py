@@ -50,6 +50,20 @@ class Form:
     sound_text: str | None
     sound_guidance: float | int
     sound_model: str | None
+    style_on: bool
+    """Whether it looks like the place of the next two."""
+    style_lat: float | int | None
+    style_lon: float | int | None
+    sharpness: float | int
+    style_guidance: float | int
+    style_database: str | None
+    habitat_on: bool
+    taxon: str | None
+    habitat_guidance: float | int
+    climate_on: bool
+    warmer_c: float | int | None
+    rain_percent: float | int | None
+    climate_guidance: float | int
     prompt: str | None
     use_location: bool
     seed: str | None
@@ -115,7 +129,7 @@ class Form:
         }
         values |= {"seed": whole_seed(self.seed), "prompt": self.prompt or "", "layout": "none"}
         values["model"] = self.model or ""
-        values |= self._told_of_sound()
+        values |= self._told_of_sound() | self._told_of_looks()
         RunSpec.from_dict(values)  # before anything is written
         self.layout()
         if self.heard == "file":
@@ -129,6 +143,22 @@ class Form:
             return {name: _DEFAULTS[name] for name in SHARED if name.startswith("sound_")}
         text = words_or_refuse(self.sound_text) if self.heard == "words" else ""
         return {"sound_text": text, "sound_model": self.sound_model or ""}
+
+    def _told_of_looks(self) -> dict[str, object]:
+        """Leave out what is switched off: such a spec is as of old."""
+        off = [
+            *(() if self.style_on else _LOOK),
+            *(() if self.habitat_on else ("taxon", "habitat_guidance")),
+            *(() if self.climate_on else ("warmer_c", "rain_percent", "climate_guidance")),
+        ]
+        told: dict[str, object] = {name: _DEFAULTS[name] for name in off}
+        if self.style_on:
+            told["style_database"] = self.style_database or ""
+        if self.habitat_on and not (self.taxon or "").strip():
+            raise InvalidSpecError(
+                "no taxon is named (write one, or untick 'Be the habitat of a mammal')"
+            )
+        return told
 
     def _layout_name(self, out: Path) -> str:
         if self.choice == "draw":
@@ -163,7 +193,11 @@ class Form:
         return self.file
 
 
-_PAGE_ONLY = ("choice", "file", "drawing", "online", "seed", "heard", "sound_file")
+_PAGE_ONLY = (
+    *("choice", "file", "drawing", "online", "seed", "heard", "sound_file"),
+    *("style_on", "habitat_on", "climate_on"),
+)
+_LOOK = ("style_lat", "style_lon", "sharpness", "style_guidance", "style_database")
 _DEFAULTS = {field.name: field.default for field in fields(RunSpec)}
 SHARED = tuple(field.name for field in fields(Form) if field.name not in _PAGE_ONLY)
 """The fields that a RunSpec has under the same name, as the same kind of value."""

@@ -19,6 +19,7 @@ from generation.media.artifact import Artifact, pixels_sha256, read_artifact, st
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
 from generation.studio.form import SHARED, Form
+from generation.studio.looks_controls import LOOK
 from generation.studio.sounds import why_silent
 
 
@@ -48,6 +49,7 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         file, note = _layout_in_reach(artifact, out)
         choice = "file" if file or spec.layout_path else "auto"
     heard, sound_file, of_sound = _sound_in_reach(spec, out)
+    shared = {name: getattr(spec, name) for name in SHARED} | _looks_of(spec)
     form = Form(
         choice=choice,
         file=file,
@@ -56,9 +58,23 @@ def restore(artifact: Artifact, out: Path) -> Restored:
         heard=heard,
         sound_file=sound_file,
         seed=str(spec.seed),
-        **{name: getattr(spec, name) for name in SHARED},
+        style_on=spec.style_lat is not None,
+        habitat_on=bool(spec.taxon.strip()),
+        climate_on=spec.warmer_c is not None or spec.rain_percent is not None,
+        **shared,
     )
     return Restored(form, "; ".join(each for each in (note, of_sound) if each))
+
+
+def _looks_of(spec: RunSpec) -> dict[str, object]:
+    """Give numbers to fields that are switched off, as the page's have some."""
+    place = LOOK if spec.style_lat is None else (spec.style_lat, spec.style_lon)
+    return {
+        "style_lat": place[0],
+        "style_lon": place[1],
+        "warmer_c": spec.warmer_c or 0.0,
+        "rain_percent": spec.rain_percent or 0.0,
+    }
 
 
 def refuse_others(spec: RunSpec, kind: str) -> None:

@@ -30,6 +30,7 @@ from generation.studio.events import (
     world_click,
 )
 from generation.studio.form import Form, random_seed
+from generation.studio.looks import range_of, where_from
 from generation.studio.map_widget import RegionMap, clicked, region_html, world_html
 from generation.studio.recall import restore
 from generation.studio.sounds import describe_sound, file_or_refuse
@@ -63,6 +64,7 @@ class SatelliteTab:
         self._wire_place()
         self._wire_layout()
         self._wire_sound()
+        self._wire_looks()
         self._wire_render()
 
     def _wire_place(self) -> None:
@@ -98,6 +100,34 @@ class SatelliteTab:
         ui.heard.change(choose_sound, ui.heard, ui.sound_extras, **QUIET)
         ui.sound_upload.upload(take_sound, ui.sound_upload, told, **QUIET)
         ui.sound_upload.clear(lambda: (None, ""), None, told, **QUIET)
+
+    def _wire_looks(self) -> None:
+        ui = self.ui
+        for switch, group in (
+            (ui.style_on, ui.style_group),
+            (ui.habitat_on, ui.habitat_group),
+            (ui.climate_on, ui.climate_group),
+        ):
+            switch.change(lambda on: gr.update(visible=on), switch, group, **QUIET)
+        place = [ui.style_lat, ui.style_lon]
+        asked = [*place, ui.sharpness, ui.style_database]
+        ui.style_world.click(world_click, None, place, **QUIET)
+        gr.on(
+            [ui.style_on.change, *(each.change for each in asked)],
+            where_from,
+            asked,
+            [ui.style_world, ui.where],
+            trigger_mode="always_last",
+            **QUIET,
+        )
+        gr.on(
+            [ui.find.click, ui.taxon.submit],
+            range_of,
+            [ui.taxon, ui.lat, ui.lon],
+            [ui.range_world, ui.range_about],
+            trigger_mode="once",
+            **QUIET,
+        )
 
     def _wire_render(self) -> None:
         ui = self.ui

@@ -13,6 +13,7 @@ from generation.geo.overpass import TOTAL_S
 from generation.media.artifact import Artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
+from generation.studio.looks import card_html, styled_html
 from generation.studio.map_widget import place_text, size_text
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
 from generation.studio.recall import find_layout, find_picture, latest
@@ -229,7 +230,8 @@ def _share(share: float) -> str:
 def _facts(spec: RunSpec, record: object) -> str:
     place = [place_text(spec.lat, spec.lon), f"zoom {spec.zoom}"]
     prompt = f'<p class="ts-prompt">{escape(spec.prompt)}</p>' if spec.prompt else ""
-    return f"{prompt}{_heard(spec)}{facts_html(spec, record, place)}"
+    told = f"{prompt}{_heard(spec)}{styled_html(spec, record)}{facts_html(spec, record, place)}"
+    return told + card_html(record)
 
 
 def facts_html(spec: RunSpec, record: object, first: Sequence[str]) -> str:

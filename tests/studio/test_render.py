@@ -70,7 +70,8 @@ def tab(page, home, tmp_path, monkeypatch):
 def values(spec=SPEC, **changes):
     given = {name: getattr(spec, name) for name in SHARED} | {"seed": str(spec.seed)}
     given |= {"choice": spec.layout, "file": None, "drawing": None, "online": False}
-    given |= {"heard": "none", "sound_file": None, **changes}
+    given |= {"heard": "none", "sound_file": None, "style_on": False, "habitat_on": False}
+    given |= {"climate_on": False, **changes}
     return [given[field.name] for field in fields(Form)]
 
 

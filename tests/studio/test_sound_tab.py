@@ -123,6 +123,7 @@ def event(data):
 def form(**changes):
     values = {name: getattr(SPEC, name) for name in SHARED} | {"seed": str(SPEC.seed)}
     given = {"choice": "none", "file": None, "drawing": None, "online": False}
+    given |= {"style_on": False, "habitat_on": False, "climate_on": False}
     return Form(**{**values, **given, "heard": "none", "sound_file": None, **changes})
 
 

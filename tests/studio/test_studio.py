@@ -35,12 +35,16 @@ def form(spec=SPEC, **changes):
     values = {name: getattr(spec, name) for name in SHARED} | {"seed": str(spec.seed)}
     given = {"choice": spec.layout, "file": None, "drawing": None, "online": False}
     given |= {"heard": "none", "sound_file": None}
+    given |= {"style_on": spec.style_lat is not None, "habitat_on": bool(spec.taxon)}
+    given |= {"climate_on": spec.warmer_c is not None}
     return Form(**{**values, **given, **changes})
 
 
 @pytest.mark.parametrize("change", [
     {}, {"seed": 2**63 - 1}, {"lat": -33.123456789, "lon": 180.0}, {"text_guidance": 2.05},
     {"use_location": False}, {"steps": 200, "size": 1024, "zoom": 5}, {"prompt": ""},
+    {"style_lat": 23.5, "style_lon": 5.0, "sharpness": 0.2}, {"taxon": "Panthera leo"},
+    {"warmer_c": 3.0, "rain_percent": -20.0, "climate_guidance": 1.0},
 ])  # fmt: skip
 def test_the_page_holds_every_field_of_a_spec(change, tmp_path):
     spec = replace(SPEC, **change)
