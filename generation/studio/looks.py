@@ -9,8 +9,6 @@ from generation.geo.location import Location
 from generation.spec import RunSpec
 from generation.studio.map_widget import place_text, world_html
 
-RANGE_CELL_DEG = 1.5
-"""Of the map of a range, about what a pixel of the map of the world is."""
 TOP = 6
 """Places that are listed of those that a look comes from."""
 
@@ -82,11 +80,11 @@ def range_of(taxon: str, lat: float | None, lon: float | None) -> tuple[str, str
 def _ranged(taxon: str, lat: float | None, lon: float | None) -> tuple[str, str]:
     from generation.encoders.range_encoder import load_range_encoder
     from generation.pipelines.range_maps import DegreeGrid, range_map
-    from generation.studio.score_map import score_map
+    from generation.studio.score_map import CELL_DEG, score_map
 
     encoder = load_range_encoder()
     found = encoder.taxonomy.resolve(taxon)
-    grid = DegreeGrid(cell_deg=RANGE_CELL_DEG)
+    grid = DegreeGrid(cell_deg=CELL_DEG)
     likely = range_map(encoder, found, grid).likely.ravel()
     kept = likely > 0.05 * likely.max()
     drawn = score_map(grid.latlon()[kept].astype(float), likely[kept].astype(float))

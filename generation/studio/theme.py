@@ -96,6 +96,13 @@ CSS = (
   border-radius: 8px; background: var(--background-fill-secondary);
   border-left: 3px solid #d97706; overflow-wrap: anywhere; }
 .ts-wrong { border-left-color: #dc2626; }
+.ts-sources { margin: 4px 0 0; padding-left: 24px; font-size: .82rem; line-height: 1.5; }
+.ts-card-plausible { margin-top: 10px; font-size: .82rem; }
+.ts-card-plausible summary { cursor: pointer; font-weight: 600; }
+.ts-card-plausible table { width: 100%; border-collapse: collapse; margin-top: 4px; }
+.ts-card-plausible th, .ts-card-plausible td { text-align: left; font-weight: 400;
+  padding: 3px 8px 3px 0; border-top: 1px solid var(--border-color-primary);
+  vertical-align: top; overflow-wrap: anywhere; }
 
 .ts-stage figure, .ts-layout figure { margin: 0; min-width: 0; }
 .ts-pair { display: grid; grid-template-columns: 1fr 1fr; gap: 14px; }
