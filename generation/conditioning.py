@@ -357,14 +357,12 @@ class StyleConditioner(ModelMixin, ConfigMixin):
             way(*told[name]) if name in told else self._way(name).nothing(len(condition.vector))
             for name, way in self.ways.items()
         ]
-        tokens = torch.cat([condition.tokens, *(each for each, _ in added)], dim=1)
-        more = tokens.shape[1] - condition.tokens.shape[1]
+        tokens = torch.cat([each for each, _ in added], dim=1)
+        seen = condition.mask.new_ones(tokens.shape[:2])
         return replace(
             condition,
-            tokens=tokens,
-            mask=torch.cat(
-                [condition.mask, condition.mask.new_ones(len(condition.mask), more)], dim=1
-            ),
+            tokens=torch.cat([condition.tokens, tokens], dim=1),
+            mask=torch.cat([condition.mask, seen], dim=1),
             vector=condition.vector + sum(vector for _, vector in added),
         )
 

@@ -292,6 +292,8 @@ class RunSpec:
     def pinned(self) -> "RunSpec":
         """Give the spec with the fingerprints of its files filled in.
 
+        The half of a climate that is not told is filled in as no change, which draws the same.
+
         Raises:
             MissingFileError: There is no such file.
             LayoutError: The layout is not the one whose fingerprint the spec carries.
@@ -309,6 +311,8 @@ class RunSpec:
             for name, path in files.items()
             if path
         }
+        if {self.warmer_c, self.rain_percent} != {None}:
+            found |= {"warmer_c": self.warmer_c or 0.0, "rain_percent": self.rain_percent or 0.0}
         if self.views:
             found["views"] = tuple(
                 dataclasses.replace(view, sha256=_pin("view", Path(view.file), view.sha256))

@@ -148,11 +148,13 @@ def _where(
     side: tuple[str, int],
     scores: tuple[Scores, Scores],
 ) -> None:
-    """Rank the tiles for each species that was not learnt from."""
+    """Rank the tiles for each species that was not learnt from; with less than two, score none."""
     name, number = side
     rows = ranges.of(number)
     counts = lives[rows].sum(1)
     rows = rows[(counts >= _LEAST_TILES) & (counts <= lives.shape[1] - _LEAST_TILES)]
+    if len(rows) < 2:
+        return
     names = life.text([ranges.names[row] for row in rows])
     groups = np.unique([ranges.taxa[row][2] for row in rows], return_inverse=True)[1]
     dealt = np.roll(np.random.default_rng(settings.seed).permutation(len(rows)), 1)

@@ -37,7 +37,7 @@ class Inhabitants:
 
     rows: Int[np.ndarray, " species"]
     """Of the ranges."""
-    lives: list[Int[np.ndarray, " some"]]
+    lives: list[Int[np.ndarray, " _some"]]
     """For each place, who lives there."""
     rarity: Float[np.ndarray, " species"]
     names: list[str]

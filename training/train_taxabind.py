@@ -19,6 +19,7 @@ if __name__ == "__main__":  # run as a script: import from the checkout
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -37,6 +38,7 @@ from training.style_samples import CUT, Inhabitants, nearest_cells
 from training.trainer import LoopConfig, run_recipe
 
 _LOG_SCALE = float(np.log(1 / 0.07))
+_BLOCK_DEG = 10
 _HALF_CELL_DEG = 0.4
 """Places are moved by up to so much within the cell of a range."""
 
@@ -72,18 +74,24 @@ class TaxaBindConfig:
 
 
 class LifeSamples(Dataset[dict[str, Tensor]]):
-    """Species that live on some tile, asked for by ``(index, draw)``."""
+    """Species that live on some tile, asked for by ``(index, draw)``.
+
+    Places are drawn in blocks of 10 degrees where tiles stand that are learnt from: of other blocks
+    no modality sees who lives there.
+    """
 
     def __init__(self, ranges: Ranges, who: Inhabitants, latlon: Tensor, looks: Tensor) -> None:
         self.who, self.looks = who, looks
         self.tile_cells = nearest_cells(ranges, latlon)
         self.cells = torch.from_numpy(ranges.cells.latlon)
         self.present = ranges.present[who.rows]
+        self.drawn = self.present & learnt_blocks(self.cells, latlon)
         self.tiles: list[list[int]] = [[] for _ in who.rows]
         for tile, species in enumerate(who.lives):
             for each in species.tolist():
                 self.tiles[each].append(tile)
-        self.seen = np.array([n for n, tiles in enumerate(self.tiles) if tiles])
+        drawn = self.drawn.any(1)
+        self.seen = np.array([n for n, tiles in enumerate(self.tiles) if tiles and drawn[n]])
 
     def __len__(self) -> int:
         return len(self.seen)
@@ -94,7 +102,7 @@ class LifeSamples(Dataset[dict[str, Tensor]]):
         species = int(self.seen[index])
         depth = int(np.searchsorted(np.cumsum(CUT), rng.random()))
         string = int(self.who.strings[species, depth])
-        cell = int(rng.choice(np.flatnonzero(self.present[species])))
+        cell = int(rng.choice(np.flatnonzero(self.drawn[species])))
         moved = torch.from_numpy(rng.uniform(-_HALF_CELL_DEG, _HALF_CELL_DEG, 2)).float()
         lat, lon = self.cells[cell] + moved
         tile = int(rng.choice(self.tiles[species]))
@@ -107,6 +115,14 @@ class LifeSamples(Dataset[dict[str, Tensor]]):
             "latlon": torch.stack([lat.clamp(-90, 90), (lon + 180) % 360 - 180]),
             "looks": self.looks[tile],
         }
+
+
+def learnt_blocks(
+    cells: Float[Tensor, "cells 2"], tiles: Float[Tensor, "tiles 2"]
+) -> Bool[np.ndarray, " cells"]:
+    """Tell which cells lie in a block of 10 degrees where a tile stands."""
+    where, known = ((each / _BLOCK_DEG).floor().long().numpy() for each in (cells, tiles))
+    return np.isin(where @ [360, 1], known @ [360, 1])
 
 
 class TaxaBindModel(nn.Module):
@@ -176,7 +192,7 @@ class TaxaBindTask:
 
     def _examples(self, ranges: Ranges, looks: Tensor) -> dict[str, Tensor]:
         """Give what each modality is centred on: all species learnt, where they live, all tiles."""
-        lived = np.flatnonzero(self.dataset.present.sum(0) > 5)
+        lived = np.flatnonzero(self.dataset.drawn.any(0))
         latlon = torch.from_numpy(ranges.cells.latlon[lived])
         return {
             TEXT: self.who.states[torch.from_numpy(self.who.strings[:, -1])],

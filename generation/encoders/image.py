@@ -63,23 +63,33 @@ class _Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
-class _Block(nn.Module):
+class VitBlock(nn.Module):
+    """A block of a vision transformer: attention, then two layers, each beside the tokens.
+
+    Source:
+        Dosovitskiy et al., "An image is worth 16x16 words" (2021), Eqs. 2 and 3.
+    """
+
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.norm1, self.attn = nn.LayerNorm(dim, eps=1e-6), _Attention(dim, heads)
         self.norm2, self.mlp = nn.LayerNorm(dim, eps=1e-6), _Mlp(dim, 4 * dim)
 
     def forward(self, x: Float[Tensor, "batch n dim"]) -> Float[Tensor, "batch n dim"]:
+        """Give as many tokens as are given."""
         x = x + self.attn(self.norm1(x))
         return x + self.mlp(self.norm2(x))
 
 
-class _PatchEmbed(nn.Module):
+class PatchEmbed(nn.Module):
+    """A token for each square of pixels, row by row."""
+
     def __init__(self, patch: int, dim: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(3, dim, patch, stride=patch)
 
     def forward(self, x: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch n dim"]:
+        """Give the tokens of images whose sides are multiples of the patch."""
         return self.proj(x).flatten(2).transpose(1, 2)
 
 
@@ -119,8 +129,8 @@ class ScaleVit(ModelMixin, ConfigMixin):
         """
         super().__init__()
         _check_patches(image_px, patch)
-        self.patch_embed = _PatchEmbed(patch, dim)
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.patch_embed = PatchEmbed(patch, dim)
+        self.blocks = nn.ModuleList(VitBlock(dim, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(dim, eps=1e-6) if final_norm else nn.Identity()
         self.side, self.dim, self.reference_gsd_m = image_px // patch, dim, reference_gsd_m
         self.pooled = pooled
@@ -165,10 +175,10 @@ class SatMae(ModelMixin, ConfigMixin):
         super().__init__()
         _check_patches(image_px, patch)
         count = 1 + (image_px // patch) ** 2
-        self.patch_embed = _PatchEmbed(patch, dim)
+        self.patch_embed = PatchEmbed(patch, dim)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, count, dim))
-        self.blocks = nn.ModuleList(_Block(dim, heads) for _ in range(depth))
+        self.blocks = nn.ModuleList(VitBlock(dim, heads) for _ in range(depth))
         self.norm, self.head = nn.LayerNorm(dim, eps=1e-6), nn.Linear(dim, classes)
         self.dim = classes
 

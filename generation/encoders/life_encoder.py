@@ -122,15 +122,15 @@ class LifeEncoder:
 
         Raises:
             InvalidLocationError: One is no place.
-            InvalidSpecError: Nothing is known of the environment of one, as at sea.
+            InvalidSpecError: Nothing is known of the environment of one.
         """
         check_places(latlon)
         variables = environment_of(latlon, environment)
         if not bool(known(variables).all()):
             lat, lon = latlon[int((~known(variables)).nonzero()[0])].tolist()
             raise InvalidSpecError(
-                f"no environment is known at lat={lat:g}, lon={lon:g}, as at sea (leave that "
-                "modality out)"
+                f"no environment is known at lat={lat:g}, lon={lon:g} (leave that modality out, or "
+                "take the embedded environment, which covers the globe)"
             )
         return self.space(ENVIRONMENT, variables)
 

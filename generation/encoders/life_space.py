@@ -32,7 +32,7 @@ _FARTHEST = 6.0
 class EnvironmentEncoder(ModelMixin, ConfigMixin):
     """Variables of a place to a vector; sizes by default as published: 20 variables to 512.
 
-    Variables that are not known, as at sea, count as the mean of those learnt from. Where none is
+    Variables that are not known count as the mean of those learnt from. Where none is
     known there is nothing to embed, which callers are told by :func:`known`.
     """
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from threading import Lock
 from typing import Any
 
 from generation.errors import TerrascapeError
@@ -9,6 +10,8 @@ from generation.geo.location import Location
 from generation.spec import RunSpec
 from generation.studio.map_widget import place_text, world_html
 
+_FIRST = Lock()
+"""Held while models are loaded: two threads must not import diffusers at once."""
 TOP = 6
 """Places that are listed of those that a look comes from."""
 
@@ -49,10 +52,12 @@ def where_from(
 def _weighed(place: Location, sharpness: float, database: str) -> tuple[str, Sequence[Any], float]:
     import torch
 
-    from generation.encoders.retrieval_model import load_retrieval
     from generation.studio.score_map import score_map
 
-    encoder = load_retrieval(database).encoder
+    with _FIRST:
+        from generation.encoders.retrieval_model import load_retrieval
+
+        encoder = load_retrieval(database).encoder
     here = torch.tensor([[place.lat, place.lon]], dtype=torch.float64)
     weights = encoder.weights(here, sharpness)[0].double()
     drawn = score_map(encoder.database.latlon.double().numpy(), weights.numpy())
@@ -78,11 +83,13 @@ def range_of(taxon: str, lat: float | None, lon: float | None) -> tuple[str, str
 
 
 def _ranged(taxon: str, lat: float | None, lon: float | None) -> tuple[str, str]:
-    from generation.encoders.range_encoder import load_range_encoder
-    from generation.pipelines.range_maps import DegreeGrid, range_map
     from generation.studio.score_map import CELL_DEG, score_map
 
-    encoder = load_range_encoder()
+    with _FIRST:
+        from generation.encoders.range_encoder import load_range_encoder
+        from generation.pipelines.range_maps import DegreeGrid, range_map
+
+        encoder = load_range_encoder()
     found = encoder.taxonomy.resolve(taxon)
     grid = DegreeGrid(cell_deg=CELL_DEG)
     likely = range_map(encoder, found, grid).likely.ravel()

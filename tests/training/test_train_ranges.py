@@ -47,7 +47,7 @@ def test_species_have_ranks_ranges_and_a_side(ranges):
     assert ranges.present.shape == (24, 72)
     assert (abs(ranges.cells.latlon) <= [90, 180]).all()
     assert ranges.cells.latlon[0, 0] > 50 > -50 > ranges.cells.latlon[-1, 0]
-    assert [int((ranges.side == side).sum()) for side in range(3)] == [17, 3, 4]
+    assert [int((ranges.side == side).sum()) for side in range(5)] == [16, 3, 4, 1, 0]
     genera = [ranks[2] for ranks in ranges.taxa]
     learnt = {genera[row] for row in ranges.of(LEARNT)}
     assert not learnt & {genera[row] for row in ranges.of(UNSEEN_GENUS)}
