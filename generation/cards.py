@@ -248,6 +248,13 @@ CARDS = (
         licence="Apache-2.0",
     ),
     ModelCard(
+        name="birdsat-nano",
+        kind="cross-view",
+        summary="BirdSAT's design at nano size: panoramas and satellite images, found and matched",
+        local="birdsat-nano",
+        licence="Apache-2.0",
+    ),
+    ModelCard(
         name="satellite-nano-style",
         kind="styling",
         summary="steers satellite-nano by the looks of other places, by climate and by taxa",

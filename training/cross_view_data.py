@@ -63,7 +63,8 @@ def read_pairs(sets: Sequence[ViewSet], ground: Size | None, satellite: Size | N
     lacking = [each.name for each in sets if each.satellite is None]
     if lacking:
         raise ConfigError(
-            f"{len(lacking)} sets have no satellite image, {lacking[0]} among them (leave them out)"
+            f"{len(lacking)} of {len(sets)} sets lack a satellite image, {lacking[0]} first (leave "
+            "them out)"
         )
     data = PanoramaDataset(sets, views=0)
     if len(data) < 2:

@@ -190,5 +190,35 @@ def _taxabind(args: argparse.Namespace) -> int:
     return DONE
 
 
-KINDS = (add_soundscape, add_ranges, add_location, add_style, add_taxabind)
+def add_birdsat(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Declare the measurement of views from the ground and above."""
+    birdsat = kinds.add_parser(
+        "birdsat",
+        help="views from the ground found for satellite images of unseen places",
+        description="Find and match panoramas for satellite images of a held-out region.",
+    )
+    add = birdsat.add_argument
+    add("--data", required=True, metavar="PATTERN", help="sets of panoramas: Parquet, or a .csv")
+    add("--out", type=Path, required=True, metavar="FILE", help="the report, a new .json file")
+    add("--model", default="birdsat-nano", help="a name, or a folder of weights")
+    add("--limit", type=whole, metavar="N", help="sets at most; all if absent")
+    add("--first", type=whole, default=50, metavar="N", help="how many of each are matched")
+    add("--seed", type=whole, default=0, metavar="N", help="chooses intervals")
+    birdsat.set_defaults(run=_birdsat)
+
+
+def _birdsat(args: argparse.Namespace) -> int:
+    refuse_old(args.out)
+    from training.evaluate_birdsat import Settings, command_of, lines, measured
+
+    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
+    report, metrics, controls = measured(settings)
+    tell("\n".join(lines(report, metrics, controls)))
+    report["command"] = command_of(settings, args.out)
+    write_report(report, metrics, controls, args.out)
+    print(args.out)
+    return DONE
+
+
+KINDS = (add_soundscape, add_ranges, add_location, add_style, add_taxabind, add_birdsat)
 """What declares each measurement of this module."""

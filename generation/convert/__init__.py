@@ -7,6 +7,7 @@
 ``geoclap``     a GeoCLAP .ckpt: images, sounds and sentences in one space
 ``psm``         a PSM .ckpt, with Gaussians or points, with metadata or without
 ``sat2sound``   a Sat2Sound .ckpt, with metadata or without
+``birdsat``     a BirdSAT .ckpt, CVE-MAE or CVM-MAE, or a folder with one of each
 ``taxabind``    a folder of the published parts of TaxaBind, each as its repository has it
 ``audioldm``    an AudioLDM .ckpt: all its parts but the tokenizer, in diffusers' layout
 
@@ -20,6 +21,7 @@ from pathlib import Path
 
 from generation.checkpoint import sha256_file
 from generation.convert.audioldm import convert_audioldm
+from generation.convert.birdsat import convert_birdsat
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
@@ -31,7 +33,10 @@ from generation.foreign_checkpoint import read_foreign, read_hyper_parameters
 
 __all__ = ["Conversion", "convert", "kinds"]
 
-_TAXABIND = "taxabind"
+_OF_FOLDERS: dict[str, Callable[[Path, Path], Conversion]] = {
+    "birdsat": convert_birdsat,
+    "taxabind": convert_taxabind,
+}
 _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
     "audioldm": convert_audioldm,
     "controlnet": convert_controlnet,
@@ -46,7 +51,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
 
     Args:
         kind: One of ``kinds()``.
-        source: The foreign file, or the folder of parts for ``taxabind``.
+        source: The foreign file, or the folder of parts for ``taxabind`` and ``birdsat``.
         out: A folder; it is made if needed.
 
     Raises:
@@ -61,8 +66,8 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
         raise OutputError(
             f"{out} holds weights already (nothing is overwritten; name a new folder)"
         )
-    if kind == _TAXABIND:
-        report = convert_taxabind(source, out)
+    if kind in _OF_FOLDERS:
+        report = _OF_FOLDERS[kind](source, out)
         write_json(out / REPORT_NAME, asdict(report))
         return report
     tensors, notes = read_foreign(source, _member(kind, source))
@@ -79,7 +84,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
 
 def kinds() -> list[str]:
     """Names of what can be converted."""
-    return sorted([*_CONVERTERS, *SOUND_KINDS, _TAXABIND])
+    return sorted([*_CONVERTERS, *SOUND_KINDS, *_OF_FOLDERS])
 
 
 def _member(kind: str, source: Path) -> str | None:

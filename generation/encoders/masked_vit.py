@@ -13,7 +13,6 @@ Source:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -25,7 +24,6 @@ from generation.encoders.heads import Compat
 from generation.encoders.image import PatchEmbed, VitBlock
 from generation.errors import ConfigError, InvalidSpecError
 
-Cell = Literal["vit", "vitae"]
 Images = Float[Tensor, "batch 3 _height _width"]
 _BASE = 10_000.0
 _SHUFFLE_SEED = 0
@@ -153,7 +151,7 @@ class MaskedVit(ModelMixin, ConfigMixin):
         depth: int = 12,
         heads: int = 12,
         decoder: Sequence[int] = (512, 8, 16),
-        cell: Cell = "vit",
+        cell: str = "vit",
         compat: Compat = "right",
     ) -> None:
         """Build an untrained model.

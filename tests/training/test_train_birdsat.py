@@ -1,0 +1,206 @@
+"""BirdSAT's recipe: pairs, losses, runs of a few steps, and the report on them."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny_sets import write_sets
+from torch.nn import functional as F
+
+from generation.cli import main as terrascape
+from generation.encoders.birdsat import CvmMae
+from generation.encoders.cross_view import load_cross_view
+from generation.encoders.masked_vit import MaskedVit, Masking, patchified
+from generation.errors import ConfigError
+from training.birdsat_losses import filling_in, matching, told_apart
+from training.cross_view_data import CrossViews, CrossViewSamples, read_pairs, turned
+from training.evaluate_birdsat import other_sets
+from training.panorama_data import read_sets
+from training.train_birdsat import BirdSatConfig, BirdSatTask
+from training.train_birdsat import main as train
+
+VIEW, ABOVE = [16, 64, 8], [16, 16, 8]
+TOWER = "depth: 1, heads: 2, dim: 16, cell: vit"
+TINY = f"""
+ground: {{view: {VIEW}, {TOWER}}}
+satellite: {{view: {ABOVE}, {TOWER}}}
+decoder: [8, 1, 2]
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("birdsat")
+    write_sets(folder / "sets.parquet", 4)
+    (folder / "tiny.yaml").write_text(TINY, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pairs(home):
+    return read_pairs(read_sets([home / "sets.parquet"]), (16, 64), (16, 16))
+
+
+def told(home, kind, **loop):
+    loop = {"steps": 2, "batch_size": 4, "panel_every": 2, "snapshot_every": 1} | loop
+    given = [f"loop.{name}={value}" for name, value in loop.items()]
+    data, out = f"data={home}/sets.parquet", f"out={home}/{kind}"
+    return [str(home / "tiny.yaml"), data, out, f"kind={kind}", *given]
+
+
+# --- pairs ---------------------------------------------------------------------------------------
+def test_pairs_are_read_at_the_sizes_learnt(pairs):
+    assert (pairs.ground.shape, pairs.satellite.shape) == ((16, 16, 64, 3), (16, 16, 16, 3))
+    assert np.unique(pairs.sets, return_counts=True)[1].tolist() == [4, 4, 4, 4]
+    np.testing.assert_allclose(pairs.latlon[5], [46.027, 7.0], rtol=1e-6)
+    assert set(pairs.blocks.tolist()) == {36 * 4}
+
+
+def test_a_set_without_a_satellite_image_is_refused(home):
+    sets = read_sets([home / "sets.parquet"])
+    sets[1] = replace(sets[1], satellite=None)
+    with pytest.raises(ConfigError, match="1 of 4 sets lack a satellite image, train-1 first"):
+        read_pairs(sets, None, None)
+
+
+def test_a_quarter_turn_moves_what_lies_north_to_the_east():
+    """North is the middle of a panorama and up in an image."""
+    ground, satellite = np.zeros((4, 16, 3), np.uint8), np.zeros((8, 8, 3), np.uint8)
+    ground[:, 8], satellite[0, 4] = 255, 255
+    panorama, image = turned(ground, satellite, 1, False)
+    assert panorama[0, 12].all()  # east is a quarter right of the middle
+    assert image[4, 7].all()
+    panorama, image = turned(ground, satellite, 1, True)
+    assert panorama[0, 3].all()  # and west as far left
+    assert image[4, 0].all()
+
+
+def test_a_sample_is_a_function_of_its_draw(pairs):
+    samples = CrossViewSamples(pairs)
+    one, same, other = samples[3, 0], samples[3, 0], samples[3, 1]
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    seen = {samples[3, draw]["satellite"].numpy().tobytes() for draw in range(40)}
+    assert len(seen) == 8  # four turns, mirrored or not
+    assert torch.equal(one["latlon"], other["latlon"])
+
+
+# --- losses --------------------------------------------------------------------------------------
+def test_only_what_is_hidden_is_to_be_filled_in(monkeypatch):
+    torch.manual_seed(0)
+    tower = MaskedVit([VIEW], 16, 1, 2, [8, 1, 2]).eval()
+    masking = Masking(torch.tensor([[0, 3, 7, 9]]), 16)
+    monkeypatch.setattr(Masking, "random", lambda *_: masking)
+    image = torch.randn(1, 3, 16, 64)
+    guess = tower.decode(tower.encode([image], masking), masking)[0]
+    hidden = [row for row in range(16) if row not in (0, 3, 7, 9)]
+    expected = (guess - patchified(image, 8))[:, hidden].square().mean()
+    torch.testing.assert_close(filling_in(tower, [image]), expected)
+
+
+def test_false_pairs_have_the_image_and_the_place_of_the_row_before():
+    torch.manual_seed(0)
+    model = CvmMae({"views": [VIEW, ABOVE], "dim": 16, "depth": 1, "heads": 2}).eval()
+    ground, satellite = torch.randn(3, 3, 16, 64), torch.randn(3, 3, 16, 16)
+    known = (torch.rand(3, 2) * 40, torch.full((3, 2), torch.nan))
+    found = matching(model, ground, satellite, known)
+    back = [2, 0, 1]
+    torch.testing.assert_close(found[0], model(ground, satellite, *known))
+    torch.testing.assert_close(found[1], model(ground, satellite[back], *(e[back] for e in known)))
+    expected = (-F.logsigmoid(found[0]) - F.logsigmoid(-found[1])).mean() / 2
+    torch.testing.assert_close(told_apart(found), expected)
+    with pytest.raises(ConfigError, match="no false pairs"):
+        matching(model, ground[:1], satellite[:1], tuple(e[:1] for e in known))
+
+
+# --- the recipe ----------------------------------------------------------------------------------
+def test_both_parts_of_a_run_are_a_model_that_the_report_measures(home, capsys):
+    for kind in ("embed", "match"):
+        train(told(home, kind))
+        panel = json.loads(next((home / kind / "panels").glob("*.json")).read_text())
+        assert panel["learnt_from"]  # no block is held out
+        assert panel["pairs"] == 16
+    model = home / "model"
+    model.mkdir()
+    for kind in ("embed", "match"):
+        (home / kind / "weights" / kind).rename(model / kind)
+    assert load_cross_view(str(model)).reads == ("place",)
+    out = home / "report.json"
+    assert terrascape([
+        "evaluate", "birdsat", "--data", f"{home}/sets.parquet", "--model", str(model),
+        "--first", "3", "--limit", "3", "--out", str(out),
+    ]) == 0  # fmt: skip
+    report = json.loads(out.read_text())
+    assert report["data"]["pairs"] == 12
+    assert report["model"] == load_cross_view(str(model)).sha256
+    metrics, controls = report["metrics"], report["controls"]
+    ways = {name.split("/")[0] for name in metrics}
+    assert ways == {"image", "place", "matched", "pairs"}
+    assert {"colour", "other_place", "other_image", "chance"} <= {n.split("/")[0] for n in controls}
+    assert 1 <= metrics["image/median_rank"] <= 12
+    assert controls["chance/recall_at_10"] == pytest.approx(10 / 12)
+    assert "--limit 3" in report["command"]
+    assert "chance within 10" in capsys.readouterr().err
+
+
+def test_a_few_steps_learn_a_handful_of_pairs(home):
+    """Both losses go down, and the views are found."""
+    cfg = BirdSatConfig(**{**_sizes(home), "jitter": 0.0, "drop": 0.0})
+    task = BirdSatTask(cfg)
+    optimizer = torch.optim.AdamW(task.model.parameters(), 3e-3)
+    samples = [CrossViewSamples(task.learnt)[index, 0] for index in range(0, 16, 2)]
+    batch = {name: torch.stack([each[name] for each in samples]) for name in samples[0]}
+    losses = []
+    for _ in range(60):
+        found = task.model(batch)
+        optimizer.zero_grad()
+        found["loss"].backward()
+        optimizer.step()
+        losses.append(found["told"].item())
+    assert losses[0] > 1.5
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def _sizes(home):
+    from generation.config import load_config
+
+    cfg = load_config(BirdSatConfig, home / "tiny.yaml", [f"data={home}/sets.parquet"])
+    return {name: getattr(cfg, name) for name in ("data", "ground", "satellite", "decoder")}
+
+
+@pytest.mark.parametrize(
+    ("given", "hint"),
+    [
+        ("kind=moco", "embed or match"),
+        ("compat=range", "give mvrl"),
+        ("drop=1", "drop=1"),
+        ("validation=144", "0 pairs are left"),
+    ],
+)
+def test_settings_that_cannot_be_are_told(home, given, hint, capsys):
+    with pytest.raises(SystemExit):
+        train([*told(home, "embed"), f"out={home}/wrong", given])
+    assert hint in capsys.readouterr().err
+
+
+def test_every_pair_has_a_partner_of_another_set():
+    sets = np.array([0, 0, 0, 2, 2, 1])
+    with pytest.raises(ConfigError, match="half of all views"):
+        other_sets(np.array([0, 0, 1]))
+    found = other_sets(sets)
+    assert sorted(found) == list(range(6))
+    assert (sets[found] != sets).all()
+
+
+def test_pairs_can_be_taken_by_a_mask():
+    made = CrossViews(
+        np.zeros((2, 2, 4, 3), np.uint8),
+        np.ones((2, 2, 2, 3), np.uint8),
+        np.array([[-0.5, 179.0], [12.0, -3.0]], np.float32),
+        np.arange(2),
+    )
+    assert made.blocks.tolist() == [-36 + 17, 36 - 1]
+    assert len(made[np.array([True, False])]) == 1
+    assert math.isclose(float(made[np.array([1])].latlon[0, 0]), 12)
