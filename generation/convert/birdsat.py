@@ -51,12 +51,12 @@ def convert_birdsat(source: Path, out: Path) -> Conversion:
     report = Conversion(kind="birdsat", source=source.name, source_sha256=whole)
     found: dict[str, tuple[Path, Tensors]] = {}
     for file in files:
-        tensors, notes = read_foreign(file)
+        read, notes = read_foreign(file)
         report.notes.extend(notes)
-        kind = _kind(file, tensors)
+        kind = _kind(file, read)
         if kind in found:
             raise WeightsError(f"{found[kind][0].name} and {file.name} are both {kind} (leave one)")
-        found[kind] = (file, tensors)
+        found[kind] = (file, read)
     for kind, (file, tensors) in found.items():
         _convert_part(kind, tensors, out / kind, report, f"{file.name}/" if len(files) > 1 else "")
     report.notes.append("positions and the order of patches as published (compat mvrl)")
