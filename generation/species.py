@@ -85,9 +85,14 @@ def _species(args: argparse.Namespace) -> None:
         warmer_c=args.warmer,
         rain_share=args.rain / 100,
     )
-    tell_notes(["predicted from ranges of mammals, not observed"])
+    tell_notes(found.notes)
     if args.json:
-        print_json({**dataclasses.asdict(place), "model": encoder.name, "species": found})
+        print_json(
+            {**dataclasses.asdict(place), "model": encoder.name, **dataclasses.asdict(found)}
+        )
         return
-    for each in found:
+    for each in found.species:
         print(f"{float(str(each['likely'])):6.3f}  {each['taxon']}")
+    for change, names in (("gained", found.gained), ("lost", found.lost)):
+        if names:
+            print(f"\n{change}: {len(names)}", *names[: args.top], sep="\n  ")

@@ -1,5 +1,6 @@
 """A range model with all that turns names and places into what it reads."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +21,8 @@ from generation.registry import find, list_models, locate
 TAXA, EMBEDDED = "taxa.csv", "taxa.safetensors"
 """The table of names, and their embeddings, so that all can be compared with a place at once."""
 _AT_ONCE = 16384
+_WORTH_KEEPING, _MOST_KEPT = 10_000, 300_000
+"""Places of a map that is kept: from the size from which on it takes a while, to 300 MB."""
 
 
 class RangeEncoder:
@@ -39,6 +42,7 @@ class RangeEncoder:
         self.model, self.taxonomy, self.folder = model.eval(), taxonomy, folder
         self.name, self.sha256 = name, model_sha256(folder)
         self._text: TextEncoder | None = None
+        self._last: tuple[str, Float[Tensor, "n dim"]] = ("", torch.empty(0, 0))
 
     @torch.no_grad()
     def taxa(self, strings: Sequence[str]) -> Float[Tensor, "taxa one_more"]:
@@ -54,7 +58,7 @@ class RangeEncoder:
     def places(
         self, latlon: Float[np.ndarray, "n 2"], environment: Environment | None = None
     ) -> Float[Tensor, "n dim"]:
-        """Embed places.
+        """Embed places; those of the last map are kept, so that another taxon takes no time.
 
         Args:
             latlon: Degrees, latitude first.
@@ -64,13 +68,19 @@ class RangeEncoder:
             InvalidSpecError: A place is none.
         """
         fields = (environment or embedded_environment()).variables()
+        asked = hashlib.sha256(latlon.tobytes() + fields.tobytes()).hexdigest()
+        if asked == self._last[0]:
+            return self._last[1]
         given = torch.from_numpy(sampled(fields, latlon))
         where = torch.from_numpy(latlon)
         parts = [
             self.model.embed_places(where[at : at + _AT_ONCE], given[at : at + _AT_ONCE])
             for at in range(0, len(where), _AT_ONCE)
         ]
-        return torch.cat(parts)
+        embedded = torch.cat(parts)
+        if _WORTH_KEEPING <= len(embedded) <= _MOST_KEPT:
+            self._last = (asked, embedded)
+        return embedded
 
     @torch.no_grad()
     def likely(

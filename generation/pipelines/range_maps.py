@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float32, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from generation.encoders.range_encoder import RangeEncoder
 from generation.encoders.taxonomy import Taxon
 from generation.errors import InvalidSpecError
-from generation.geo.environment import ATTRIBUTION, Environment, embedded_environment
+from generation.geo.climate_novelty import climates_at, novelty_at, todays_climates
+from generation.geo.environment import ATTRIBUTION, Environment, embedded_environment, sampled
 from generation.geo.layers import land_cover
 from generation.geo.location import Region
 from generation.media.folder import output_folder, write_together
@@ -34,6 +35,12 @@ _SEA, _LAND = (224, 230, 235), (246, 244, 238)
 _INK, _SOFT = (20, 20, 20), (90, 90, 90)
 _WATER = 0
 """Of the classes of land cover."""
+_MOST_WATER = 0.5
+"""Share of water from which a cell counts as sea."""
+_JUDGED = 4000
+"""Cells of land whose climates are held to today's, evenly taken from all."""
+LIVES = 0.5
+"""From this probability on a species counts as living at a place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +127,19 @@ def range_map(
         InvalidSpecError: A change of climate is out of range.
     """
     environment = _changed(warmer_c, rain_share)
-    likely = encoder.likely([taxon.string], grid.latlon(), environment)[0]
+    places = grid.latlon()
+    likely = encoder.likely([taxon.string], places, environment)[0]
+    novel = _new_climates(places, environment) if warmer_c or rain_share else None
     about: dict[str, object] = {
         "taxon": taxon.string,
         "known": taxon.known,
         "learnt": taxon.learnt,
-        "notes": [*taxon.notes, *_remarks(taxon, encoder)],
+        "notes": [*taxon.notes, *_remarks(taxon, encoder), *_guessed(novel)],
         "model": encoder.name,
         "model_sha256": encoder.sha256,
         "warmer_c": warmer_c,
         "rain_share": rain_share,
+        "new_climate_share_of_land": novel,
         "cell_deg": grid.cell_deg,
         "attribution": ATTRIBUTION,
     }
@@ -144,6 +154,22 @@ def _remarks(taxon: Taxon, encoder: RangeEncoder) -> list[str]:
     if taxon.learnt:
         return []
     return [f"{encoder.name} learnt from no species of it: this is what its name and kin suggest"]
+
+
+def _new_climates(places: Float[np.ndarray, "cells 2"], changed: Environment) -> float | None:
+    """Give the share of the land of a map whose climate is like none of today's."""
+    water = sampled(changed.cover[:1], places)[:, 0]
+    land = places[water < _MOST_WATER]
+    if not len(land):
+        return None
+    found = todays_climates().new(climates_at(changed, land[:: 1 + len(land) // _JUDGED]))
+    return round(float(found.mean()), 4)
+
+
+def _guessed(novel: float | None) -> list[str]:
+    if not novel:
+        return []
+    return [f"{novel:.0%} of this land would have a climate that no land has today: guessed there"]
 
 
 def save_range_map(found: RangeMap, out: Path) -> list[Path]:
@@ -249,6 +275,20 @@ def _name_degrees(pen: "ImageDraw", grid: DegreeGrid, size: tuple[int, int]) -> 
         pen.text((_MARGIN_PX - 4, at), f"{lat:g}°", _SOFT, font(12), anchor="rm")
 
 
+@dataclass(frozen=True, slots=True)
+class Inhabitants:
+    """Who could live at a place."""
+
+    species: list[dict[str, object]]
+    """The likeliest first."""
+    gained: list[str]
+    """Who would live there under the changed climate and does not today; the likeliest first."""
+    lost: list[str]
+    """Who lives there today and would not."""
+    notes: list[str]
+    """What else is to be known."""
+
+
 def ranked_species(
     encoder: RangeEncoder,
     latlon: tuple[float, float],
@@ -256,8 +296,8 @@ def ranked_species(
     *,
     warmer_c: float = 0.0,
     rain_share: float = 0.0,
-) -> list[dict[str, object]]:
-    """List the species of the table that most likely live at a place, the likeliest first.
+) -> Inhabitants:
+    """List the species of the table that most likely live at a place.
 
     Raises:
         InvalidSpecError: ``top`` is no number of species, or a change is out of range.
@@ -268,11 +308,29 @@ def ranked_species(
         )
     where: Float[np.ndarray, "1 2"] = np.array([latlon], np.float32)
     likely = encoder.all_species(where, _changed(warmer_c, rain_share))[0]
-    return [
+    today, notes = likely, ["predicted from ranges of mammals, not observed"]
+    if warmer_c or rain_share:
+        today = encoder.all_species(where)[0]
+        found = novelty_at(*latlon, warmer_c=warmer_c, rain_share=rain_share)
+        notes += [found.note] if found.new else []
+
+    def named(rows: Int[np.ndarray, " n"]) -> list[str]:
+        return [encoder.taxonomy.strings[row] for row in rows.tolist()]
+
+    order, before = (np.argsort(-each, kind="stable") for each in (likely, today))
+    species: list[dict[str, object]] = [
         {
             "taxon": encoder.taxonomy.strings[row],
             "likely": round(float(likely[row]), 4),
+            "likely_today": round(float(today[row]), 4),
             "learnt": encoder.taxonomy.learnt[row],
         }
-        for row in np.argsort(-likely, kind="stable")[:top].tolist()
+        for row in order[:top].tolist()
     ]
+    lives, lived = likely >= LIVES, today >= LIVES
+    return Inhabitants(
+        species,
+        gained=named(order[(lives & ~lived)[order]]),
+        lost=named(before[(lived & ~lives)[before]]),
+        notes=notes,
+    )

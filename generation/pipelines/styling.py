@@ -18,6 +18,7 @@ from generation.encoders.life_encoder import environment_of, load_life
 from generation.encoders.range_encoder import load_range_encoder
 from generation.encoders.retrieval_model import Retrieval, load_retrieval
 from generation.errors import InvalidSpecError, WeightsError
+from generation.geo.climate_novelty import novelty_at
 from generation.geo.environment import embedded_environment
 from generation.geo.location import Location, great_circle_km
 from generation.registry import find, list_models, locate
@@ -77,6 +78,14 @@ def open_style(spec: RunSpec, model_sha256: str) -> Styled:
         notes += taxon.notes
     if spec.has_climate:
         parts[CLIMATE] = climate(spec)
+        found = novelty_at(
+            spec.lat,
+            spec.lon,
+            warmer_c=spec.warmer_c or 0.0,
+            rain_share=(spec.rain_percent or 0.0) / 100,
+        )
+        about["climate"] = {"new": found.new, "most_like_today": list(found.analogue)}
+        notes += [found.note] if found.new else []
     return Styled(conditioner, parts, about, tuple(notes))
 
 

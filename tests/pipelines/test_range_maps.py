@@ -74,7 +74,56 @@ def test_who_lives_here_is_ranked_and_agrees_with_the_map(capsys):
     assert encoder.likely([told[0]["taxon"]], place)[0, 0] == pytest.approx(scores[0], abs=1e-3)
     assert run("species", "--lat", "46.5", "--lon", "7", "--top", 2) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    assert len(ranked_species(encoder, (46.5, 7.0), len(TAXA))) == len(TAXA)
+    found = ranked_species(encoder, (46.5, 7.0), len(TAXA))
+    assert len(found.species) == len(TAXA)
+    assert found.gained == found.lost == []
+    assert all(each["likely"] == each["likely_today"] for each in found.species)
+
+
+def test_a_changed_climate_says_who_comes_and_who_goes(capsys):
+    place = (46.5, 7.0)
+    encoder = load_range_encoder()
+    today, found = (
+        ranked_species(encoder, place, len(TAXA), warmer_c=warmer) for warmer in (0.0, 6.0)
+    )
+    before = {str(each["taxon"]): float(str(each["likely"])) for each in today.species}
+    after = {str(each["taxon"]): float(str(each["likely"])) for each in found.species}
+    assert {str(e["taxon"]): float(str(e["likely_today"])) for e in found.species} == before
+    assert set(found.gained) == {n for n in before if after[n] >= 0.5 > before[n]}
+    assert set(found.lost) == {n for n in before if before[n] >= 0.5 > after[n]}
+    assert found.lost == sorted(found.lost, key=lambda name: -before[name])
+    assert run("species", "--lat", "-3", "--lon", "-60", "--warmer", "5", "--top", 1) == 0
+    told = capsys.readouterr()
+    assert "this climate is new" in told.err
+    assert ("lost: " in told.out) == bool(found_at(encoder, (-3.0, -60.0)).lost)
+
+
+def found_at(encoder, place):
+    return ranked_species(encoder, place, 1, warmer_c=5.0)
+
+
+def test_another_taxon_of_the_same_map_reads_no_places_again(monkeypatch):
+    encoder = load_range_encoder()
+    grid = DegreeGrid(cell_deg=2.0)
+    first, other = (encoder.taxonomy.resolve(name) for name in ("Felidae", "Carnivora"))
+    one = range_map(encoder, first, grid).likely
+    monkeypatch.setattr(encoder.model, "embed_places", lambda *_: pytest.fail("read again"))
+    assert not np.array_equal(range_map(encoder, other, grid).likely, one)
+    np.testing.assert_array_equal(range_map(encoder, first, grid).likely, one)
+    with pytest.raises(pytest.fail.Exception):
+        range_map(encoder, first, grid, warmer_c=1.0)
+
+
+def test_a_map_says_how_much_of_its_land_has_a_new_climate():
+    encoder = load_range_encoder()
+    taxon, grid = encoder.taxonomy.resolve("Felidae"), DegreeGrid(cell_deg=5.0)
+    assert range_map(encoder, taxon, grid).about["new_climate_share_of_land"] is None
+    hotter = range_map(encoder, taxon, grid, warmer_c=8.0).about
+    assert 0.05 < float(str(hotter["new_climate_share_of_land"])) < 0.6
+    assert any("no land has today" in note for note in hotter["notes"])
+    sea = DegreeGrid(Region(-40.0, 30.0, -30.0, 40.0), 5.0)
+    found = range_map(encoder, taxon, sea, warmer_c=8.0).about
+    assert found["new_climate_share_of_land"] is None
 
 
 def test_what_nobody_learnt_is_said(tmp_path, capsys):
