@@ -37,6 +37,7 @@ def add_species(commands: "argparse._SubParsersAction[Parser]") -> None:
     add("--lat", type=real, required=True, help="degrees north")
     add("--lon", type=real, required=True, help="degrees east")
     add("--top", type=whole, default=20, metavar="N", help="so many species")
+    add("--unlearnt", action="store_true", help="also those whose ranges the model never saw")
     _add_climate(parser)
     parser.set_defaults(run=_species)
 
@@ -84,6 +85,7 @@ def _species(args: argparse.Namespace) -> None:
         args.top,
         warmer_c=args.warmer,
         rain_share=args.rain / 100,
+        unlearnt=args.unlearnt,
     )
     tell_notes(found.notes)
     if args.json:

@@ -296,36 +296,47 @@ def ranked_species(
     *,
     warmer_c: float = 0.0,
     rain_share: float = 0.0,
+    unlearnt: bool = False,
 ) -> Inhabitants:
     """List the species of the table that most likely live at a place.
+
+    Args:
+        encoder: The model of ranges.
+        latlon: Degrees, latitude first.
+        top: So many of them.
+        warmer_c: Degrees that every month is warmer.
+        rain_share: Share of rain that every month has more.
+        unlearnt: Whether species are listed that the model has never seen the range of. What it
+            says of them is meant for maps of where they could live, and too much for a list.
 
     Raises:
         InvalidSpecError: ``top`` is no number of species, or a change is out of range.
     """
-    if not 1 <= top <= len(encoder.taxonomy.taxa):
-        raise InvalidSpecError(
-            f"top={top} is no number of species (give 1 to {len(encoder.taxonomy.taxa)})"
-        )
+    rows = np.flatnonzero(np.array(encoder.taxonomy.learnt) | unlearnt)
+    if not 1 <= top <= len(rows):
+        raise InvalidSpecError(f"top={top} is no number of species (give 1 to {len(rows)})")
     where: Float[np.ndarray, "1 2"] = np.array([latlon], np.float32)
-    likely = encoder.all_species(where, _changed(warmer_c, rain_share))[0]
+    likely = encoder.all_species(where, _changed(warmer_c, rain_share))[0, rows]
     today, notes = likely, ["predicted from ranges of mammals, not observed"]
+    if left := len(encoder.taxonomy.taxa) - len(rows):
+        notes.append(f"{left} species that the model did not learn from are left out")
     if warmer_c or rain_share:
-        today = encoder.all_species(where)[0]
+        today = encoder.all_species(where)[0, rows]
         found = novelty_at(*latlon, warmer_c=warmer_c, rain_share=rain_share)
         notes += [found.note] if found.new else []
 
-    def named(rows: Int[np.ndarray, " n"]) -> list[str]:
-        return [encoder.taxonomy.strings[row] for row in rows.tolist()]
+    def named(chosen: Int[np.ndarray, " n"]) -> list[str]:
+        return [encoder.taxonomy.strings[rows[at]] for at in chosen.tolist()]
 
     order, before = (np.argsort(-each, kind="stable") for each in (likely, today))
     species: list[dict[str, object]] = [
         {
-            "taxon": encoder.taxonomy.strings[row],
-            "likely": round(float(likely[row]), 4),
-            "likely_today": round(float(today[row]), 4),
-            "learnt": encoder.taxonomy.learnt[row],
+            "taxon": encoder.taxonomy.strings[rows[at]],
+            "likely": round(float(likely[at]), 4),
+            "likely_today": round(float(today[at]), 4),
+            "learnt": encoder.taxonomy.learnt[rows[at]],
         }
-        for row in order[:top].tolist()
+        for at in order[:top].tolist()
     ]
     lives, lived = likely >= LIVES, today >= LIVES
     return Inhabitants(

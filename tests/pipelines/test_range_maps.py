@@ -74,8 +74,15 @@ def test_who_lives_here_is_ranked_and_agrees_with_the_map(capsys):
     assert encoder.likely([told[0]["taxon"]], place)[0, 0] == pytest.approx(scores[0], abs=1e-3)
     assert run("species", "--lat", "46.5", "--lon", "7", "--top", 2) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
-    found = ranked_species(encoder, (46.5, 7.0), len(TAXA))
+    found = ranked_species(encoder, (46.5, 7.0), len(TAXA), unlearnt=True)
     assert len(found.species) == len(TAXA)
+    learnt = [each for each in found.species if each["learnt"]]
+    assert 0 < len(learnt) < len(TAXA)
+    known = ranked_species(encoder, (46.5, 7.0), len(learnt))
+    assert known.species == learnt
+    assert "did not learn from are left out" in known.notes[-1]
+    with pytest.raises(InvalidSpecError, match=f"give 1 to {len(learnt)}"):
+        ranked_species(encoder, (46.5, 7.0), len(TAXA))
     assert found.gained == found.lost == []
     assert all(each["likely"] == each["likely_today"] for each in found.species)
 
@@ -84,7 +91,8 @@ def test_a_changed_climate_says_who_comes_and_who_goes(capsys):
     place = (46.5, 7.0)
     encoder = load_range_encoder()
     today, found = (
-        ranked_species(encoder, place, len(TAXA), warmer_c=warmer) for warmer in (0.0, 6.0)
+        ranked_species(encoder, place, len(TAXA), warmer_c=warmer, unlearnt=True)
+        for warmer in (0.0, 6.0)
     )
     before = {str(each["taxon"]): float(str(each["likely"])) for each in today.species}
     after = {str(each["taxon"]): float(str(each["likely"])) for each in found.species}
@@ -151,7 +159,7 @@ def test_what_nobody_learnt_is_said(tmp_path, capsys):
         ),
         (["species", "--lat", "100", "--lon", "5"], "lat=100"),
         (["species", "--lat", "5", "--lon", "5", "--top", "0"], "top=0"),
-        (["species", "--lat", "5", "--lon", "5", "--rain", "-200"], "rain_share=-2"),
+        (["species", "--lat", "5", "--lon", "5", "--top", "3", "--rain", "-200"], "rain_share=-2"),
     ],
 )
 def test_each_mistake_is_one_sentence_and_leaves_nothing(
