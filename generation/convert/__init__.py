@@ -4,6 +4,8 @@
 ``controlnet``  a GeoSynth .ckpt: its ControlNet in diffusers' layout, and its CoordNet if any
 ``coordnet``    a GeoSynth .ckpt: its CoordNet alone
 ``satclip``     a SatCLIP .ckpt: its location encoder, which GeoSynth's CoordNet was trained with
+``sinr``        a SINR .pt: its network of places
+``range``       a folder with a range_db_*.npz and the SatCLIP checkpoint of its keys
 ``geoclap``     a GeoCLAP .ckpt: images, sounds and sentences in one space
 ``psm``         a PSM .ckpt, with Gaussians or points, with metadata or without
 ``sat2sound``   a Sat2Sound .ckpt, with metadata or without
@@ -25,7 +27,9 @@ from generation.convert.birdsat import convert_birdsat
 from generation.convert.geoclip import MEMBER, convert_geoclip
 from generation.convert.geosynth import convert_controlnet, convert_coordnet
 from generation.convert.report import REPORT_NAME, Conversion, Tensors, write_json
+from generation.convert.retrieval import convert_retrieval
 from generation.convert.satclip import convert_satclip
+from generation.convert.sinr import convert_sinr
 from generation.convert.sound import SOUND_KINDS, convert_sound
 from generation.convert.taxabind import convert_taxabind
 from generation.errors import InvalidSpecError, OutputError
@@ -35,6 +39,7 @@ __all__ = ["Conversion", "convert", "kinds"]
 
 _OF_FOLDERS: dict[str, Callable[[Path, Path], Conversion]] = {
     "birdsat": convert_birdsat,
+    "range": convert_retrieval,
     "taxabind": convert_taxabind,
 }
 _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
@@ -43,6 +48,7 @@ _CONVERTERS: dict[str, Callable[[Tensors, Path, Conversion], None]] = {
     "coordnet": convert_coordnet,
     "geoclip": convert_geoclip,
     "satclip": convert_satclip,
+    "sinr": convert_sinr,
 }
 
 
@@ -51,7 +57,7 @@ def convert(kind: str, source: Path, out: Path) -> Conversion:
 
     Args:
         kind: One of ``kinds()``.
-        source: The foreign file, or the folder of parts for ``taxabind`` and ``birdsat``.
+        source: The foreign file, or the folder of parts for those kinds that have some.
         out: A folder; it is made if needed.
 
     Raises:
