@@ -262,6 +262,15 @@ CARDS = (
         licence="Apache-2.0",
     ),
     ModelCard(
+        name="llama-2",
+        kind="language-model",
+        summary="Llama 2 (7 B): reads taxonomic strings for models of ranges as published",
+        local="llama-2",
+        hub=("meta-llama/Llama-2-7b-hf",),
+        licence="Llama 2 Community License",
+        files=("*.json", "model-*.safetensors"),
+    ),
+    ModelCard(
         name="llava",
         kind="captioner",
         summary="LLaVA 1.5 (7 B): says in words what could be heard in a satellite image",

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from generation.encoders.language_model import ReadsText
 from generation.encoders.taxonomy import RANKS
-from generation.encoders.text import TextEncoder
 from generation.errors import ConfigError, MissingFileError
 
 _COLUMNS = ("Order.1.2", "Family.1.2", "Genus.1.2", "Species.1.2")
@@ -129,12 +129,13 @@ def _sides(taxa: list[tuple[str, ...]]) -> Int[np.ndarray, " species"]:
 class RangeSamples(Dataset[dict[str, Tensor]]):
     """Taxa to learn from, asked for by ``(index, draw)``: which species, and where it is cut."""
 
-    def __init__(self, ranges: Ranges, own: int) -> None:
+    def __init__(self, ranges: Ranges, own: int, encoder: ReadsText) -> None:
         """Keep what is learnt from.
 
         Args:
             ranges: All species.
             own: Cells that are drawn of each range.
+            encoder: Reads the strings, each once; it stays as it is.
         """
         self.own = own
         self.rows = ranges.of(LEARNT)
@@ -145,7 +146,6 @@ class RangeSamples(Dataset[dict[str, Tensor]]):
                 self.members.setdefault(ranks[:depth], []).append(row)
         self._unions: dict[tuple[str, ...], Bool[np.ndarray, " cells"]] = {}
         self.new_species, self.new_genera = self._new_names()
-        encoder = TextEncoder(remembered=1)
         strings = [" ".join(ranks) for ranks in self.members]
         strings += [*self.new_species, *self.new_genera]
         parts = [encoder(strings[n : n + 256]) for n in range(0, len(strings), 256)]

@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 from generation.checkpoint import save_part
 from generation.config import config, load_config
+from generation.encoders.language_model import MINILM, text_encoder
 from generation.encoders.location import spherical_harmonics
 from generation.encoders.ranges import RangeModel, logits
-from generation.encoders.text import TextEncoder
 from generation.errors import ConfigError
 from generation.geo.environment import VARIABLES, embedded_environment, sampled
 from training.data import counted_batches
@@ -75,6 +75,10 @@ class RangesConfig:
     dim: int = 256
     queries: int = 4
     drop: float = 0.1
+    text: str = MINILM
+    """What reads the strings: ``minilm``, or a frozen language model by its name or folder."""
+    online: bool = False
+    """Whether its weights may be fetched from the Hub."""
     loop: LoopConfig = field(default_factory=LoopConfig)
 
     def __post_init__(self) -> None:
@@ -150,7 +154,8 @@ class RangesTask:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
         self.ranges = read_ranges(cfg.ranges, cfg.traits)
-        self.dataset = RangeSamples(self.ranges, cfg.own)
+        self.text = text_encoder(cfg.text, remembered=64, online=cfg.online)
+        self.dataset = RangeSamples(self.ranges, cfg.own, self.text)
         self.range_model = RangeModel(
             variables=list(VARIABLES),
             degree=cfg.degree,
@@ -159,6 +164,8 @@ class RangesTask:
             dim=cfg.dim,
             queries=cfg.queries,
             drop=cfg.drop,
+            state_dim=self.text.dim,
+            text=cfg.text,
         )
         self.model = RangesModel(self.range_model, self.ranges, cfg).train()
 
@@ -173,7 +180,7 @@ class RangesTask:
         rows = rows[np.linspace(0, len(rows) - 1, 6).astype(int)]
         self.range_model.eval()
         device = self.range_model.mean.device
-        states, words = TextEncoder()([self.ranges.names[row] for row in rows])
+        states, words = self.text([self.ranges.names[row] for row in rows])
         taxa = self.range_model.embed_taxa(states.to(device), words.to(device))
         places = self.range_model.embed_features(
             self.model.harmonics.to(device), self.model.variables.to(device)

@@ -11,9 +11,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generation.checkpoint import load_part, load_safetensors, model_sha256
+from generation.encoders.language_model import ReadsText, text_encoder
 from generation.encoders.ranges import RangeModel, logits
 from generation.encoders.taxonomy import Taxonomy
-from generation.encoders.text import TextEncoder
 from generation.errors import InvalidSpecError, WeightsError
 from generation.geo.environment import VARIABLES, Environment, embedded_environment, sampled
 from generation.registry import find, list_models, locate
@@ -41,14 +41,14 @@ class RangeEncoder:
             )
         self.model, self.taxonomy, self.folder = model.eval(), taxonomy, folder
         self.name, self.sha256 = name, model_sha256(folder)
-        self._text: TextEncoder | None = None
+        self._text: ReadsText | None = None
         self._last: tuple[str, Float[Tensor, "n dim"]] = ("", torch.empty(0, 0))
 
     @torch.no_grad()
     def taxa(self, strings: Sequence[str]) -> Float[Tensor, "taxa one_more"]:
         """Embed taxonomic strings; those that were not learnt with the bias chosen for them."""
         if self._text is None:
-            self._text = TextEncoder()
+            self._text = text_encoder(str(self.model.config["text"]))
         embedded: Tensor = self.model.embed_taxa(*self._text(strings))
         bias = torch.tensor([0.0, *self.model.config["novel_bias"]])
         embedded[:, -1] += bias[[self.taxonomy.novelty(string) for string in strings]]

@@ -57,6 +57,7 @@ class RangeModel(ModelMixin, ConfigMixin):
         queries: int = 4,
         drop: float = 0.1,
         novel_bias: Sequence[float] = (0.0, 0.0),
+        text: str = "minilm",
     ) -> None:
         """Build an untrained model.
 
@@ -71,6 +72,7 @@ class RangeModel(ModelMixin, ConfigMixin):
             drop: Probability of a feature to be dropped while learning.
             novel_bias: Added to the scores of a species, and of a genus, that was not learnt from:
                 what is not known is scored too low where it lives. Chosen after learning.
+            text: What reads the strings: ``minilm``, or a language model by its name or folder.
         """
         super().__init__()
         self.mean: Tensor

@@ -30,6 +30,11 @@ class TextEncoder:
         self._remembered = remembered
         self._states: OrderedDict[str, tuple[Tensor, Tensor]] = OrderedDict()
 
+    @property
+    def dim(self) -> int:
+        """Width of a state."""
+        return STATE_DIM
+
     @torch.no_grad()
     def __call__(
         self, sentences: Sequence[str]

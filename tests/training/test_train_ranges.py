@@ -12,6 +12,7 @@ from tiny_ranges import TAXA, write_ranges
 from generation.checkpoint import load_part
 from generation.cli import main as terrascape
 from generation.config import load_config
+from generation.encoders.language_model import text_encoder
 from generation.encoders.range_encoder import EMBEDDED, RangeEncoder
 from generation.encoders.ranges import RangeModel
 from generation.encoders.taxonomy import Taxonomy
@@ -55,7 +56,7 @@ def test_species_have_ranks_ranges_and_a_side(ranges):
 
 
 def test_strings_are_cut_and_ranges_are_those_of_all_members(ranges):
-    data = RangeSamples(ranges, own=5)
+    data = RangeSamples(ranges, own=5, encoder=text_encoder())
     genus = ranges.taxa[int(data.rows[0])][:3]
     members = [row for row in data.rows if ranges.taxa[row][:3] == genus]
     np.testing.assert_array_equal(data.union(genus), ranges.present[members].any(0))
