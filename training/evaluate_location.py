@@ -22,9 +22,11 @@ from jaxtyping import Float
 
 from generation.checkpoint import sha256_file
 from generation.console import Progress
+from generation.encoders.location import LocationEncoder
 from generation.encoders.place_encoder import PlaceEncoder, load_place_encoder
 from generation.encoders.retrieval import check_places
 from generation.errors import ConfigError, MissingExtraError, MissingFileError, TerrascapeError
+from generation.pipelines.satellite import load_pipeline
 from training.evaluate_controls import Scores
 from training.location_probes import TARGETS, Answers, blocks, features, probe, read_table
 from training.metrics import bootstrap
@@ -33,8 +35,11 @@ COLUMNS = ("Lat", "Lon", "meanT")
 ENCODERS = (
     *("direct", "cartesian3d", "wrap", "sinr-input", "spherec-plus"),
     *("harmonics-5", "harmonics-10", "harmonics-16", "harmonics-20", "harmonics-32"),
-    *("geoclip-location", "range-key", "range", "range-plus"),
+    *("geoclip-location", "satellite-nano", "satellite-nano-untrained"),
+    *("range-key", "range", "range-plus"),
 )
+INSIDE, UNTRAINED = "satellite-nano", "satellite-nano-untrained"
+"""The encoder that the satellite model learnt together with the rest, and the same before."""
 KEY, RETRIEVED = "range-key", ("range", "range-plus")
 YES, NO, UNKNOWN = "yes", "no", "no evidence"
 _LEAST = 50
@@ -68,7 +73,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
     Raises:
         TerrascapeError: An encoder or a file is not here, or is damaged.
     """
-    chosen = [load_place_encoder(name) for name in settings.encoders]
+    chosen = [_encoder(name) for name in settings.encoders]
     latlon, temperature = read_stations(settings.data)
     metrics, controls, answers = Scores(), Scores(), dict[str, dict[str, str]]()
     progress = Progress("encoder")
@@ -91,6 +96,18 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
         "answers": answers,
     }
     return report, metrics, controls
+
+
+def _encoder(name: str) -> PlaceEncoder:
+    if name not in (INSIDE, UNTRAINED):
+        return load_place_encoder(name)
+    model: LocationEncoder = load_pipeline(INSIDE).conditioner.location_encoder
+    if name == UNTRAINED:
+        torch.manual_seed(0)
+        model = LocationEncoder.from_config(model.config)
+    model = model.eval()
+    dim = model(torch.zeros(1, 2)).shape[1]
+    return PlaceEncoder(name, dim, lambda latlon: model(latlon.float()).to(latlon))
 
 
 def read_stations(path: Path) -> tuple[Float[torch.Tensor, "n 2"], Float[np.ndarray, " n"]]:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from generation.atomic import atomic_path
-from generation.checkpoint import sha256_file
+from generation.checkpoint import model_sha256, sha256_file
 from generation.console import Progress
 from generation.diffusion.guidance import GuidanceScales
 from generation.encoders.life_encoder import environment_of, load_life
@@ -32,7 +32,8 @@ from generation.errors import ConfigError
 from generation.pipelines import plausibility
 from generation.pipelines.satellite import SatellitePipeline, load_pipeline
 from generation.pipelines.scene import Scene
-from generation.pipelines.styling import CLIMATE, LIFE, TAXON, conditioner_of, looks
+from generation.pipelines.styling import CLIMATE, LIFE, SUFFIX, TAXON, conditioner_of, looks
+from generation.registry import locate
 from training.data import list_files
 from training.evaluate_controls import Scores
 from training.evaluate_steering import PlaceJudge, describe
@@ -107,6 +108,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
     report = {
         "task": "style",
         "model": pipeline.sha256,
+        "conditioner": model_sha256(locate(f"{settings.model}{SUFFIX}")),
         "data": {"files": {f.name: sha256_file(f) for f in files}, "tiles": len(tiles)},
         "settings": {
             "pairs": len(triples.a),

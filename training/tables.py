@@ -4,7 +4,8 @@
 
 A page has marks: what stands between ``<!-- NAME -->`` and ``<!-- end -->`` is replaced by the
 table made of ``NAME.json``, or of all files in a folder ``NAME``. Names: geosynth, bench, codec,
-location, prediction, sound, steering, panorama, soundscape, ranges, taxabind.
+location, prediction, sound, steering, panorama, soundscape, ranges, taxabind,
+style, birdsat.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from typing import Any
 from generation.atomic import atomic_path
 from generation.console import Parser, guarded
 from generation.errors import ConfigError, MissingFileError
+from training.tables_life import birdsat, location, ranges, style, taxabind
 from training.tables_sound import rows_of, sound, soundscape, steering
 
 _MARKED = re.compile(r"(<!-- ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -224,74 +226,6 @@ def panorama(report: Mapping[str, Any]) -> str:
     )
 
 
-_GUESSES = (
-    ("model", ""),
-    ("mean range of its kin", "_relatives"),
-    ("the model, told the genus alone", "_genus_alone"),
-    ("another species' name", "_dealt"),
-    ("mean of all ranges", "_all_ranges"),
-)
-
-
-def ranges(report: Mapping[str, Any]) -> str:
-    """Make the table of ``terrascape evaluate ranges``, a row for each guess."""
-    values = {**report["metrics"], **report["controls"]}
-    sides = ("unseen_species", "unseen_genera")
-    head = ["guess"]
-    for side in sides:
-        named = side.replace("_", " ")
-        head += [f"{named}: average precision", "cost, km"]
-    rows = []
-    for label, suffix in _GUESSES:
-        row = [label]
-        for side in sides:
-            row += [
-                f"{values[f'{side}/map{suffix}']:.3f}",
-                f"{values[f'{side}/pac_km{suffix}']:.0f}",
-            ]
-        rows.append(row)
-    data, told = report["data"], []
-    for side in sides:
-        for figure, name in (("map", "precision"), ("pac_km", "cost")):
-            answer = report["answers"][side][figure]
-            told.append(f"{side.replace('_', ' ')}, {name}: {answer}")
-    return rows_of(head, rows) + (
-        f"\n{data['learnt']} species were learnt from; {data['unseen_species']} species of known "
-        f"genera and\n{data['unseen_genera']} of unknown genera were held out. Better than their "
-        f"kin for certain? {'; '.join(told)}.\n"
-    )
-
-
-_SIGHTS = (
-    ("satellite image", "satellite"),
-    ("place", "location"),
-    ("environment", "environment"),
-    ("image and place", "satellite_location"),
-    ("all three", "all"),
-)
-_ASKED = ("who/", "where/unseen_species_", "where/unseen_genera_")
-
-
-def taxabind(report: Mapping[str, Any]) -> str:
-    """Make the table of ``terrascape evaluate taxabind``, a row for each way of being told."""
-    told, dealt = report["metrics"], report["controls"]
-    head = ["told", "who lives here: average precision", "where an unseen species lives: AUC"]
-    rows = [
-        [
-            label,
-            *(f"{told[f'{q}{way}']:.3f} ({dealt[f'{q}{way}_shuffled']:.3f})" for q in _ASKED),
-        ]
-        for label, way in _SIGHTS
-    ]
-    data = report["data"]
-    return rows_of([*head, "of an unseen genus"], rows) + (
-        f"\nIn brackets: told of another place, or by another name. {data['tiles']} tiles of "
-        f"held-out blocks,\n{data['learnt']} species learnt from. Without the model: the most "
-        f"widespread first {dealt['who/prior']:.3f},\nwho lives at the nearest tile of training "
-        f"{dealt['who/neighbour']:.3f}.\n"
-    )
-
-
 MAKERS: dict[str, Callable[[Any], str]] = {
     "geosynth": geosynth,
     "bench": bench,
@@ -299,10 +233,7 @@ MAKERS: dict[str, Callable[[Any], str]] = {
         ("way there and back", "lite-KID", "gradient energy", "PSNR, dB"),
         (("lite_kid", 4), ("gradient_energy", 2), ("psnr_db", 1)),
     ),
-    "location": _table(
-        ("features", "temperature, R2", "rain, R2", "elevation, R2", "Köppen class, accuracy"),
-        (("r2_t_mean_c", 2), ("r2_p_year_mm", 2), ("r2_elev_m", 2), ("koppen_accuracy", 2)),
-    ),
+    "location": location,
     "prediction": _table(
         ("predicts", *(f"noise {share}" for share in (0.1, 0.3, 0.5, 0.7, 0.9))),
         tuple((f"share_{share}", 3) for share in (0.1, 0.3, 0.5, 0.7, 0.9)),
@@ -312,6 +243,8 @@ MAKERS: dict[str, Callable[[Any], str]] = {
     "panorama": panorama,
     "ranges": ranges,
     "taxabind": taxabind,
+    "style": style,
+    "birdsat": birdsat,
     "soundscape": soundscape,
 }
 
