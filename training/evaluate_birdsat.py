@@ -26,6 +26,7 @@ from generation.errors import ConfigError
 from training.cross_view_data import CrossViews, read_pairs
 from training.data import list_files
 from training.evaluate_controls import Scores
+from training.evaluate_style import QUANTILES
 from training.evaluate_taxabind import area
 from training.metrics import bootstrap, ratio
 from training.panorama_data import open_sets
@@ -86,9 +87,30 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
             "pairs": len(pairs),
             "sets": len(np.unique(pairs.sets)),
         },
+        "rendered": floor_of(encoder, pairs, above, other),
         "settings": {"first": settings.first, "limit": settings.limit, "seed": settings.seed},
     }
     return report, metrics, controls
+
+
+def floor_of(
+    encoder: CrossViewEncoder, pairs: CrossViews, above: Above, other: Int[np.ndarray, " n"]
+) -> dict[str, list[float]]:
+    """Give the 5th, 50th and 95th percentile of true pairs, and of those of two sets."""
+    ground, seen = encoder.ground(pairs.ground), encoder.satellite(above)
+    strangers = torch.from_numpy(other)
+    figures = {
+        "satellite": (ground * seen).sum(1),
+        "satellite_of_others": (ground * seen[strangers]).sum(1),
+    }
+    if encoder.matches:
+        figures["match"] = encoder.match(pairs.ground, above)
+        figures["match_of_others"] = encoder.match(pairs.ground, above[other])
+    marks = torch.tensor(QUANTILES)
+    return {
+        name: [round(value, 4) for value in each.quantile(marks).tolist()]
+        for name, each in figures.items()
+    }
 
 
 def _limited(pairs: CrossViews, settings: Settings) -> CrossViews:

@@ -204,17 +204,22 @@ def add_birdsat(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
     add("--limit", type=whole, metavar="N", help="sets at most; all if absent")
     add("--first", type=whole, default=50, metavar="N", help="how many of each are matched")
     add("--seed", type=whole, default=0, metavar="N", help="chooses intervals")
+    add("--floor", type=Path, metavar="DIR", help="also keep what true pairs get, in a model")
     birdsat.set_defaults(run=_birdsat)
 
 
 def _birdsat(args: argparse.Namespace) -> int:
     refuse_old(args.out)
     from training.evaluate_birdsat import Settings, command_of, lines, measured
+    from training.evaluate_style import write_floor
 
-    settings = Settings(**{k: v for k, v in vars(args).items() if k not in ("run", "out")})
+    told = {k: v for k, v in vars(args).items() if k not in ("run", "out", "floor")}
+    settings = Settings(**told)
     report, metrics, controls = measured(settings)
     tell("\n".join(lines(report, metrics, controls)))
     report["command"] = command_of(settings, args.out)
+    if args.floor is not None:
+        write_floor(report["rendered"], args.floor)
     write_report(report, metrics, controls, args.out)
     print(args.out)
     return DONE

@@ -47,7 +47,7 @@ KINDS = (STYLE, CLIMATE, HABITAT)
 _NEAREST = 8
 _BLOCK_DEG = 10
 _BATCH = 8
-_QUANTILES = (0.05, 0.5, 0.95)
+QUANTILES = (0.05, 0.5, 0.95)
 Parts = dict[str, Tensor]
 
 
@@ -162,7 +162,7 @@ def floor_of(tiles: Tiles) -> dict[str, list[float]]:
         "fits_its_place": agrees,
         "agreement_location": location,
     }
-    marks = torch.tensor(_QUANTILES)
+    marks = torch.tensor(QUANTILES)
     return {
         name: [round(value, 4) for value in each.quantile(marks).tolist()]
         for name, each in figures.items()

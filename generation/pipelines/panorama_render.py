@@ -24,6 +24,7 @@ from generation.pipelines.overhead import SIDE_PX, ZOOM, Overhead, is_drawn, ove
 from generation.pipelines.overlay import SeenView, Sources, overlay
 from generation.pipelines.panorama import OnStep, PanoramaPipeline
 from generation.pipelines.panorama_views import MAX_VIEWS, OpenView, open_views
+from generation.pipelines.plausibility_kinds import of_panorama
 from generation.pipelines.whole import made_by, stamped
 from generation.registry import find, list_models
 from generation.spec import RunSpec
@@ -137,6 +138,7 @@ def render(
             "attribution": ground.attribution,
             "notes": [*([card.learnt] if card.learnt else []), *notes, *told],
             **_shares(sources, views, place, ground),
+            "plausibility": of_panorama(drawn.images[0], ground.rgb, spec),
         },
     )
 

@@ -57,7 +57,7 @@ def plausibility(image: UInt8[np.ndarray, "height width 3"], spec: RunSpec) -> d
             card["range"] = _range(spec, load_range_encoder(RANGES))
     except MissingFileError as error:
         return {"note": f"not judged: {error}"}
-    return {**card, "real": _floor(retrieval.folder)}
+    return {**card, "real": floor(retrieval.folder)}
 
 
 def judged(
@@ -154,7 +154,7 @@ def _land(folder: Path, sha256: str) -> tuple[Float[Tensor, "cells 2"], Float[Te
         return places, load_retrieval(str(folder)).encoder.key(places)
 
 
-def _floor(folder: Path) -> Mapping[str, Any]:
+def floor(folder: Path) -> Mapping[str, Any]:
     """Give what real tiles get; nothing where it was not measured."""
     path = folder / FLOOR
     if not path.is_file():

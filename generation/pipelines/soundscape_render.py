@@ -23,11 +23,12 @@ from generation.media.soundscape import SoundscapeRender
 from generation.media.spectrogram import spectrogram_picture
 from generation.pipelines.overhead import Overhead, overhead_of
 from generation.pipelines.panorama import OnStep
+from generation.pipelines.plausibility_kinds import of_soundscape
 from generation.pipelines.sound_maker import SoundAsk, SoundMaker, sound_maker
 from generation.pipelines.soundscape_plan import Plan, plan_of
 from generation.pipelines.tagger import TAGGER, tagger_here, told
 from generation.pipelines.whole import made_by
-from generation.registry import SIMULATED_NOTE, find, places_are_simulated
+from generation.registry import GALLERY, SIMULATED_NOTE, find, places_are_simulated
 from generation.spec import SILENT, RunSpec
 
 SILENT_DB = -70.0
@@ -115,6 +116,7 @@ def render(
             "captions": [dataclasses.asdict(caption) for caption in plan.captions],
             "tagger": opinion,
             "candidates": [{"kept": each.kept, "scores": list(each.scores)} for each in chosen],
+            "plausibility": of_soundscape(mixed.mean(1), maker.rate, plan.place, encoder, GALLERY),
         },
     )
 

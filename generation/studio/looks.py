@@ -1,4 +1,4 @@
-"""What the page shows of looks, ranges and plausibility, as HTML."""
+"""What the page shows of looks and ranges, as HTML."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -127,68 +127,6 @@ def styled_html(spec: RunSpec, record: object) -> str:
             f"{spec.climate_guidance:g})"
         )
     return "".join(f'<p class="ts-facts">{escape(line)}</p>' for line in lines)
-
-
-def card_html(record: object) -> str:
-    """Show the card of plausibility of a result; nothing where its record has none."""
-    card = _of(record, "plausibility")
-    if not card:
-        return ""
-    if "note" in card:
-        return f'<p class="ts-caption">Plausibility: {escape(str(card["note"]))}</p>'
-    real = card.get("real", {})
-    seems, novelty = card["seems_to_be"], card["novelty"]
-    rows = [
-        (
-            "Seems to be",
-            f"{place_text(seems['lat'], seems['lon'])}, {seems['km']:,.0f} km away",
-            _range(real, "seems_to_be_km", "{:,.0f} km"),
-        ),
-        (
-            "Land that would fit better",
-            f"{seems['share_of_land_that_fits_better']:.1%}",
-            _range(real, "share_of_land_that_fits_better", "{:.1%}"),
-        ),
-        (
-            "Most alike known tile",
-            f"{novelty['most_alike']:.2f}, at {place_text(novelty['lat'], novelty['lon'])}",
-            _range(real, "most_alike", "{:.2f}"),
-        ),
-        (
-            "Agrees with the life of its place",
-            f"{card['agreement']['location']:.2f}",
-            _range(real, "agreement_location", "{:.2f}"),
-        ),
-    ]
-    if "taxon" in card["agreement"]:
-        rows.append(("Agrees with the taxon", f"{card['agreement']['taxon']:.2f}", ""))
-    if "range" in card:
-        lives = card["range"]
-        rows.append(
-            (
-                "The taxon here",
-                f"{lives['likely']:.0%} likely; predicted {lives['nearest_predicted_km']:,.0f} km "
-                "away",
-                "",
-            )
-        )
-    body = "".join(
-        f"<tr><th>{escape(name)}</th><td>{escape(value)}</td><td>{escape(beside)}</td></tr>"
-        for name, value, beside in rows
-    )
-    return (
-        '<details class="ts-card-plausible" open><summary>Plausibility</summary><table><thead><tr>'
-        "<th></th><th>this image</th><th>real tiles, 90 %</th></tr></thead>"
-        f"<tbody>{body}</tbody></table></details>"
-    )
-
-
-def _range(real: Mapping[str, Any], name: str, form: str) -> str:
-    """Write what nine in ten real tiles get."""
-    if name not in real:
-        return ""
-    low, _, high = real[name]
-    return f"{form.format(low)} to {form.format(high)}"
 
 
 def _of(record: object, *names: str) -> Mapping[str, Any]:

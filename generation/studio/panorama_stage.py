@@ -11,6 +11,7 @@ from generation.spec import DEFAULT_MODELS, RunSpec
 from generation.studio.map_widget import place_text
 from generation.studio.panorama_viewer import compass_text, flat_html, viewer_html
 from generation.studio.pictures import data_uri, preview_uri
+from generation.studio.plausible import card_html
 from generation.studio.recall import latest
 from generation.studio.stage import (
     BADGE,
@@ -118,7 +119,7 @@ def _about(spec: RunSpec) -> str:
 
 def _facts(spec: RunSpec, record: object) -> str:
     about = [f"heading {compass_text(spec.heading)}", f"{len(spec.views)} given"]
-    return facts_html(spec, record, [place_text(spec.lat, spec.lon), *about])
+    return facts_html(spec, record, [place_text(spec.lat, spec.lon), *about]) + card_html(record)
 
 
 def _crops(files: Mapping[str, Path], heading_deg: float) -> str:

@@ -14,6 +14,7 @@ from generation.registry import SIMULATED_NOTE, find
 from generation.spec import DEFAULT_MODELS, RunSpec
 from generation.studio.map_widget import place_text
 from generation.studio.pictures import data_uri, png_uri
+from generation.studio.plausible import card_html
 from generation.studio.recall import latest
 from generation.studio.soundscape_form import when_text
 from generation.studio.soundscape_layers import origin_text
@@ -80,6 +81,7 @@ def finished_stage(
     parts = (
         _player(files, spec)
         + facts_html(spec, made, facts)
+        + card_html(made)
         + _sources(_dicts(record.get("layers")), about)
         + _satellite(files, about)
     )

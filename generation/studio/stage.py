@@ -13,9 +13,10 @@ from generation.geo.overpass import TOTAL_S
 from generation.media.artifact import Artifact
 from generation.media.image import open_rgb, read_bytes
 from generation.spec import RunSpec
-from generation.studio.looks import card_html, styled_html
+from generation.studio.looks import styled_html
 from generation.studio.map_widget import place_text, size_text
 from generation.studio.pictures import data_uri, png_uri, preview_uri, thumb_uri
+from generation.studio.plausible import card_html
 from generation.studio.recall import find_layout, find_picture, latest
 from generation.studio.worker import Progress
 

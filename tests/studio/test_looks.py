@@ -8,7 +8,8 @@ from test_studio import SPEC, form
 from generation.errors import InvalidSpecError
 from generation.media.artifact import read_artifact, save_render
 from generation.pipelines.satellite import render
-from generation.studio.looks import card_html, range_of, styled_html, where_from
+from generation.studio.looks import range_of, styled_html, where_from
+from generation.studio.plausible import card_html
 from generation.studio.recall import restore
 
 
@@ -91,6 +92,25 @@ def test_a_result_says_whose_look_it_has_and_how_plausible_it_is(made):
     assert card == card_html(done.provenance)
     assert card_html({"plausibility": {"note": "not judged: <far>"}}).count("&lt;far&gt;") == 1
     assert card_html({}) == card_html(None) == ""
+
+
+def test_panoramas_and_sounds_have_cards_too():
+    panorama = {
+        "agreement": {"satellite": 0.41, "match": 0.93},
+        "satellite": {"note": "not judged: too small"},
+        "rendered": {"satellite": [0.1, 0.3, 0.6], "match": [0.4, 0.9, 1.0]},
+    }
+    card = card_html({"plausibility": panorama})
+    assert "93% likely" in card
+    assert "40% to 100%" in card
+    assert "not judged: too small" in card
+    sound = {
+        "fits_its_place": 0.2, "share_of_clips_that_fit_better": 0.25, "clips": 320,
+        "novelty": {"most_alike": 0.7, "clip": "<rain>"},
+    }  # fmt: skip
+    card = card_html({"plausibility": sound})
+    assert "25% fit better" in card
+    assert "&lt;rain&gt;" in card
 
 
 def test_a_result_comes_back_with_its_looks(made):
