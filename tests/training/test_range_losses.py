@@ -25,6 +25,9 @@ def logit(p):
 SEEN, AWAY = logit([[0.8, 0.3], [0.4, 0.6]]), logit([[0.1, 0.2], [0.3, 0.5]])
 
 
+HALF = torch.tensor([0.5, 0.5], dtype=torch.float64)
+
+
 def cost(p):
     return -math.log(p + 1e-5)
 
@@ -55,6 +58,33 @@ def test_where_nobody_looked_entropy_may_be_asked_for():
     which = torch.tensor([0, 0])
     at_half = an_ssdl(unsure, which, logit([[0.5], [0.5]]), entropy=True)
     assert at_half < an_ssdl(unsure, which, sure, entropy=True)
+
+
+def test_every_form_asks_for_entropy_by_hand():
+    """In double precision: others than the one that was seen, and every taxon elsewhere."""
+    seen, away = SEEN.double(), AWAY.double()
+    own = SEEN_WEIGHT * (cost(0.8) + cost(0.6))
+    full = (own + entropy(0.3) + entropy(0.4)) / 4
+    full += (entropy(0.1) + entropy(0.2) + entropy(0.3) + entropy(0.5)) / 4
+    found = an_full(seen, WHICH, away, entropy=True)
+    assert found.item() == pytest.approx(full, rel=1e-6)
+    other = (cost(0.8) + cost(0.6)) / 2 + (entropy(0.3) + entropy(0.4)) / 2
+    assert an_slds(seen, WHICH, away, entropy=True).item() == pytest.approx(other, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda s: an_full(s, WHICH, AWAY.double(), entropy=True),
+        lambda s: an_ssdl(s, WHICH, AWAY.double()),
+        lambda s: asymmetric(s, torch.eye(2).double()),
+        lambda s: robust_asymmetric(s, torch.eye(2).double()),
+        lambda s: surveyed(s, s, torch.eye(2).double(), HALF, HALF),
+    ],
+)
+def test_gradients_are_those_of_the_values(loss):
+    scores = SEEN.double().requires_grad_()
+    assert torch.autograd.gradcheck(loss, (scores,), atol=1e-6)
 
 
 def test_easy_absences_count_little():
