@@ -250,7 +250,7 @@ def _swapped(
                 f"{kind}_{name}{ending}", *bootstrap(table, groups[kept], ratio, seed=settings.seed)
             )
     controls.add(f"{kind}_towards_chance", 0.5)
-    metrics.add(f"{kind}_pairs", len(triples.a))
+    metrics.add(f"{kind}_pairs", float(len(triples.a)))
 
 
 def _drawn(

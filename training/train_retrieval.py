@@ -110,9 +110,8 @@ class TilePlaces(Dataset[dict[str, Tensor]]):
 
 def places_of(rows: Float[np.ndarray, "n figures"]) -> Float[Tensor, "n 2"]:
     """Give the centres of the tiles of a folder, degrees, latitude first."""
-    centres = [
-        Window(zoom, col, row, TILE, TILE).center for zoom, col, row in rows[:, :3].astype(int)
-    ]
+    corners = rows[:, :3].astype(int).tolist()
+    centres = [Window(zoom, col, row, TILE, TILE).center for zoom, col, row in corners]
     return torch.tensor([(centre.lat, centre.lon) for centre in centres], dtype=torch.float32)
 
 

@@ -9,17 +9,20 @@ import pytest
 import torch
 from tiny_ranges import TAXA, write_ranges
 
-from generation.checkpoint import load_part
+from generation.checkpoint import load_part, save_part
 from generation.cli import main as terrascape
 from generation.config import load_config
 from generation.encoders.language_model import text_encoder
 from generation.encoders.range_encoder import EMBEDDED, RangeEncoder
-from generation.encoders.ranges import RangeModel
+from generation.encoders.ranges import RangeModel, logits
 from generation.encoders.taxonomy import Taxonomy
 from generation.errors import ConfigError, MissingFileError
+from generation.geo.environment import VARIABLES
+from training import calibrate_ranges
 from training.evaluate_ranges import relatives
 from training.name_ranges import main as name
-from training.ranges_data import LEARNT, UNSEEN_GENUS, RangeSamples, read_ranges
+from training.range_metrics import ProximityMetric
+from training.ranges_data import LEARNT, UNSEEN_GENUS, UNSEEN_SPECIES, RangeSamples, read_ranges
 from training.train_ranges import RangesConfig
 from training.train_ranges import main as train
 
@@ -127,3 +130,39 @@ def test_mistakes_are_told(packed, tmp_path):
         read_ranges(packed / "ranges.npz", tmp_path / "traits.csv")
     with pytest.raises(ConfigError, match="own=0"):
         load_config(RangesConfig, CONFIG, ["own=0"])
+
+
+def test_what_was_not_learnt_is_given_the_bias_of_least_cost(packed, tmp_path, monkeypatch, capsys):
+    """The costs that are compared are those of the metric with each bias added by hand."""
+    monkeypatch.setattr(calibrate_ranges, "BIASES", (-2.0, 0.0, 3.0))
+    monkeypatch.setattr(
+        calibrate_ranges, "_SIDES", {"species": UNSEEN_SPECIES, "genera": UNSEEN_GENUS}
+    )
+    torch.manual_seed(0)
+    model = RangeModel(variables=list(VARIABLES), degree=3, width=8, blocks=1, dim=8, queries=1)
+    save_part(model, tmp_path)
+    files = [f"--ranges={packed}/ranges.npz", f"--traits={packed}/traits.csv"]
+    assert calibrate_ranges.main([*files, f"--weights={tmp_path}"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    chosen = load_part(RangeModel, tmp_path).config["novel_bias"]
+    assert chosen == [report["species_bias"], report["genera_bias"]]
+    assert report["species_cost_km"] <= report["species_cost_km_without"]
+    ranges = read_ranges(packed / "ranges.npz", packed / "traits.csv")
+    rows = ranges.of(UNSEEN_SPECIES)
+    table = Taxonomy(ranges.taxa, (ranges.side == LEARNT).tolist())
+    plain = load_part(RangeModel, tmp_path)
+    plain.register_to_config(novel_bias=[0.0, 0.0])
+    encoder = RangeEncoder(plain, table, tmp_path)
+    scores = logits(
+        encoder.places(ranges.cells.latlon), encoder.taxa([ranges.names[row] for row in rows])
+    )
+    metric = ProximityMetric(ranges.cells.latlon)
+    by_hand = np.mean(
+        [
+            metric((score + report["species_bias"]).sigmoid().numpy(), ranges.present[row]).cost_km
+            for row, score in zip(rows, scores.T, strict=True)
+        ]
+    )
+    assert report["species_cost_km"] == pytest.approx(by_hand, rel=1e-4)
+    again = calibrate_ranges.main([*files, f"--weights={tmp_path}"])
+    assert (again, json.loads(capsys.readouterr().out)) == (0, report)
