@@ -31,16 +31,33 @@ ATTRIBUTION = (
 )
 _FILE = "environment_1deg.npz"
 _QUARTER = 3
+_MONTHS = 12
 
 
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Fields on a grid: row 0 is the northernmost, column 0 begins at 180 degrees west."""
 
-    temperature_c: Float[np.ndarray, "12 rows cols"]
-    rain_mm: Float[np.ndarray, "12 rows cols"]
-    elevation_m: Float[np.ndarray, "rows cols"]
-    cover: Float[np.ndarray, "17 rows cols"]
+    temperature_c: Float[np.ndarray, "_12 _rows _cols"]
+    rain_mm: Float[np.ndarray, "_12 _rows _cols"]
+    elevation_m: Float[np.ndarray, "_rows _cols"]
+    cover: Float[np.ndarray, "_17 _rows _cols"]
+
+    def __post_init__(self) -> None:
+        rows, cols = self.elevation_m.shape[-2:]
+        wanted = {
+            "temperature_c": (_MONTHS, rows, cols),
+            "rain_mm": (_MONTHS, rows, cols),
+            "elevation_m": (rows, cols),
+            "cover": (len(COVER), rows, cols),
+        }
+        found = {name: getattr(self, name).shape for name in wanted}
+        if cols != 2 * rows or found != wanted:
+            told = ", ".join(f"{name} {tuple(shape)}" for name, shape in found.items())
+            raise InvalidSpecError(
+                f"fields of one grid are needed, twice as wide as high and the whole Earth: {told} "
+                "(bring them to one grid)"
+            )
 
     def changed(self, *, warmer_c: float = 0.0, rain_share: float = 0.0) -> "Environment":
         """Give the same land under another climate.

@@ -1,5 +1,7 @@
 """Climate, height and land cover of places, by hand and as shipped."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -89,3 +91,11 @@ def test_what_ships_knows_paris_from_manaus_and_yakutsk():
 def test_an_absent_file_is_named(tmp_path):
     with pytest.raises(MissingFileError, match="environment"):
         embedded_environment(tmp_path / "environment_1deg.npz")
+
+
+@pytest.mark.parametrize("name", ["temperature_c", "rain_mm", "elevation_m", "cover"])
+def test_fields_of_another_grid_are_refused(name):
+    whole = embedded_environment()
+    other = getattr(whole, name)[..., ::2, ::2]
+    with pytest.raises(InvalidSpecError, match="one grid"):
+        replace(whole, **{name: other})
