@@ -38,10 +38,10 @@ _MONTHS = 12
 class Environment:
     """Fields on a grid: row 0 is the northernmost, column 0 begins at 180 degrees west."""
 
-    temperature_c: Float[np.ndarray, "_12 _rows _cols"]
-    rain_mm: Float[np.ndarray, "_12 _rows _cols"]
+    temperature_c: Float[np.ndarray, "_months _rows _cols"]
+    rain_mm: Float[np.ndarray, "_months _rows _cols"]
     elevation_m: Float[np.ndarray, "_rows _cols"]
-    cover: Float[np.ndarray, "_17 _rows _cols"]
+    cover: Float[np.ndarray, "_classes _rows _cols"]
 
     def __post_init__(self) -> None:
         rows, cols = self.elevation_m.shape[-2:]
