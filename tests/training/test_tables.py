@@ -19,6 +19,9 @@ PAGES = (
     "assets/soundscape-nano/card.md",
     "assets/ranges-nano/card.md",
     "assets/taxabind-nano/card.md",
+    "assets/range-nano/card.md",
+    "assets/satellite-nano-style/card.md",
+    "assets/birdsat-nano/card.md",
 )
 
 
@@ -45,7 +48,10 @@ def test_the_figures_are_of_the_weights_that_ship():
     for part in (steered["sound_model"], steered["judge"]):
         assert part["sha256"] == model_sha256(ROOT / f"assets/{part['name']}")
     assert steered["model"] == shipped
-    for name in ("panorama", "soundscape", "ranges", "taxabind"):
+    styled = json.loads((ROOT / "docs/results/style.json").read_text())
+    assert styled["model"] == shipped
+    assert styled["conditioner"] == model_sha256(ROOT / "assets/satellite-nano-style")
+    for name in ("panorama", "soundscape", "ranges", "taxabind", "birdsat"):
         told = json.loads((ROOT / f"docs/results/{name}.json").read_text())
         assert told["model"] == model_sha256(ROOT / f"assets/{name}-nano")
 
