@@ -25,14 +25,21 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from generation.checkpoint import save_part
+from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
-from generation.encoders.birdsat import PLACE, CveMae, CvmMae, as_view
+from generation.encoders.birdsat import DATE, PLACE, CveMae, CvmMae, as_view
 from generation.encoders.heads import Embedding
 from generation.encoders.masked_vit import Images
 from generation.errors import ConfigError
 from training.birdsat_losses import CONTRAST, filling_in, matching, told_apart
-from training.cross_view_data import CrossViews, CrossViewSamples, read_pairs
+from training.cross_view_data import (
+    CrossViews,
+    CrossViewSamples,
+    PhotoPairs,
+    is_table,
+    read_pairs,
+    read_photos,
+)
 from training.data import counted_batches
 from training.gather import gathered
 from training.losses import clamped_scale, info_nce
@@ -62,7 +69,8 @@ class BirdSatConfig:
     """Everything that tells one run from another."""
 
     data: str = "runs/panoramas/train-*.parquet"
-    """Sets of panoramas: a pattern of Parquet files, or a CSV file of real ones."""
+    """Sets of panoramas: a pattern of Parquet files, or a CSV file of real ones; or a CSV file of
+    photographs (:mod:`training.cross_view_data`)."""
     kind: str = "embed"
     """embed (CVE-MAE) or match (CVM-MAE)."""
     out: Path = Path("runs/birdsat_nano")
@@ -72,7 +80,11 @@ class BirdSatConfig:
     decoder: tuple[int, int, int] = (512, 8, 16)
     """Width, depth and heads."""
     metadata: bool = True
-    """Whether the place of the satellite image is read (-Meta). These data have no dates."""
+    """Whether place and, where data have any, date of the satellite image are read (-Meta)."""
+    start_from: Path | None = None
+    """A folder with ``embed`` or ``match``, as training or ``terrascape convert`` leaves it."""
+    hold_satellite: bool = False
+    """Whether the satellite tower of the embedding model stays as it starts, as published."""
     drop: float = 0.25
     """How often a place is not told."""
     jitter: float = 0.1
@@ -88,6 +100,8 @@ class BirdSatConfig:
             raise ConfigError(f"kind={self.kind!r} is unknown (give embed or match)")
         if self.compat not in ("", "mvrl"):
             raise ConfigError(f"compat={self.compat!r} is unknown (give mvrl, or leave it out)")
+        if self.hold_satellite and self.kind == "match":
+            raise ConfigError("hold_satellite is of kind=embed: the matching model has one tower")
         for name in ("drop", "jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} (give 0 to 1, without 1)")
@@ -98,16 +112,41 @@ def sized(tower: TowerConfig) -> dict[str, Any]:
     return {"dim": tower.dim, "depth": tower.depth, "heads": tower.heads, "cell": tower.cell}
 
 
-def new_model(cfg: BirdSatConfig) -> CveMae | CvmMae:
-    """Build the untrained model of a run."""
-    reads = (PLACE,) if cfg.metadata else ()
+def new_model(cfg: BirdSatConfig, *, dated: bool) -> CveMae | CvmMae:
+    """Build the model of a run, untrained or as it was left.
+
+    Args:
+        cfg: The settings.
+        dated: Whether the data have dates.
+
+    Raises:
+        ConfigError: What is started from has views of other sizes than the settings.
+    """
     views = [list(cfg.ground.view), list(cfg.satellite.view)]
+    if cfg.start_from is not None:
+        kind = {"embed": CveMae, "match": CvmMae}[cfg.kind]
+        model: CveMae | CvmMae = load_part(kind, cfg.start_from / cfg.kind)
+        found = [list(size) for size in sizes_of(model)]
+        if found != views:
+            raise ConfigError(
+                f"{cfg.start_from} reads views of {found} and not of {views} (set ground.view and "
+                "satellite.view to them)"
+            )
+        return model
+    reads = ((PLACE, DATE) if dated else (PLACE,)) if cfg.metadata else ()
     if cfg.kind == "match":
         tower = {"views": views, **sized(cfg.ground), "decoder": list(cfg.decoder)}
         return CvmMae(tower, reads, cfg.drop)
     ground = {"views": views[:1], **sized(cfg.ground), "decoder": list(cfg.decoder)}
     satellite = {"views": views[1:], **sized(cfg.satellite), "decoder": [0, 0, 0]}
     return CveMae(ground, satellite, reads, cfg.drop)
+
+
+def sizes_of(model: CveMae | CvmMae) -> list[tuple[int, int, int]]:
+    """Give height, width and patch of the ground view and of the satellite image."""
+    if isinstance(model, CvmMae):
+        return list(model.joint_tower.sizes)
+    return [*model.ground_tower.sizes, *model.satellite_tower.sizes]
 
 
 class BirdSatModel(nn.Module):
@@ -122,15 +161,23 @@ class BirdSatModel(nn.Module):
         """
         super().__init__()
         self.net, self.cfg = model, cfg
-        if isinstance(model, CveMae) and not cfg.compat:
-            self.log_scale = nn.Parameter(torch.tensor(_LOG_SCALE))
+        if isinstance(model, CveMae):
+            model.satellite_tower.requires_grad_(not cfg.hold_satellite)
+            if not cfg.compat:
+                self.log_scale = nn.Parameter(torch.tensor(_LOG_SCALE))
+
+    def train(self, mode: bool = True) -> "BirdSatModel":
+        """Turn learning on or off; a tower that is held stays off, its batch norms too."""
+        super().train(mode)
+        if self.cfg.hold_satellite and isinstance(self.net, CveMae):
+            self.net.satellite_tower.eval()
+        return self
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Compare the pairs of a batch, and fill in what is masked of it."""
         ground = self._seen(batch["ground"], self.cfg.ground)
         satellite = self._seen(batch["satellite"], self.cfg.satellite)
-        latlon = batch["latlon"]
-        known = (latlon, torch.full_like(latlon, torch.nan))
+        known = (batch["latlon"], batch["date"])
         if isinstance(self.net, CvmMae):
             logits = matching(self.net, ground, satellite, known)
             told = told_apart(logits)
@@ -158,7 +205,7 @@ class BirdSatTask:
     def __init__(self, cfg: BirdSatConfig) -> None:
         torch.manual_seed(cfg.loop.seed)
         self.cfg = cfg
-        pairs = read_pairs(open_sets(cfg.data)[1], cfg.ground.view[:2], cfg.satellite.view[:2])
+        pairs = _pairs(cfg)
         judged = pairs.blocks == cfg.validation
         self.learnt, self.judged = pairs[~judged], pairs[judged]
         if len(self.learnt) < 2:
@@ -167,7 +214,7 @@ class BirdSatTask:
                 "another for validation)"
             )
         self.dataset = CrossViewSamples(self.learnt)
-        self.model = BirdSatModel(new_model(cfg), cfg).train()
+        self.model = BirdSatModel(new_model(cfg, dated=pairs.has_dates), cfg).train()
 
     def batches(self, start: int, rank: int, world_size: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches; the order depends on the seed and the position alone."""
@@ -179,26 +226,28 @@ class BirdSatTask:
         self.model.eval()
         from_learnt = len(self.judged) < 2
         pairs = self.learnt if from_learnt else self.judged
-        pairs = pairs[np.random.default_rng(0).permutation(len(pairs))[:_JUDGED]]
-        told = {"pairs": len(pairs), "learnt_from": from_learnt, **self._judge(pairs)}
+        chosen = pairs[np.random.default_rng(0).permutation(len(pairs))[:_JUDGED]]
+        shown = chosen.decoded(np.arange(len(chosen)))
+        figures = self._judge(shown, torch.from_numpy(chosen.date))
+        told = {"pairs": len(shown), "learnt_from": from_learnt, **figures}
         path.parent.mkdir(parents=True, exist_ok=True)
         path.with_suffix(".json").write_text(json.dumps(told) + "\n", encoding="utf-8")
-        Image.fromarray(_sheet(pairs)).save(path)
+        Image.fromarray(_sheet(shown)).save(path)
         self.model.train()
 
-    def _judge(self, pairs: CrossViews) -> dict[str, float]:
+    def _judge(self, pairs: CrossViews, date: Tensor) -> dict[str, float]:
         device = next(self.model.parameters()).device
         ground, satellite, latlon = (
             torch.from_numpy(each).to(device)
             for each in (pairs.ground, pairs.satellite, pairs.latlon)
         )
+        date = date.to(device)
         net, found = self.model.net, []
         for start in range(0, len(pairs), 32):
             rows = slice(start, start + 32)
             one = as_view(ground[rows], self.cfg.ground.view[:2])
             other = as_view(satellite[rows], self.cfg.satellite.view[:2])
-            unknown = torch.full_like(latlon[rows], torch.nan)
-            known = (latlon[rows], unknown)
+            known = (latlon[rows], date[rows])
             if isinstance(net, CvmMae):
                 found.append(matching(net, one, other, known) if len(one) > 1 else one[:0, 0, 0])
             else:
@@ -212,6 +261,13 @@ class BirdSatTask:
         """Save the model as a part of a folder."""
         self.model.eval()
         save_part(self.model.net, folder / self.cfg.kind, half=True)
+
+
+def _pairs(cfg: BirdSatConfig) -> CrossViews | PhotoPairs:
+    sizes = cfg.ground.view[:2], cfg.satellite.view[:2]
+    if is_table(cfg.data):
+        return read_photos(Path(cfg.data), *sizes)
+    return read_pairs(open_sets(cfg.data)[1], *sizes)
 
 
 def _figures(found: list[Float[Tensor, "two n *dim"]], logits: bool) -> dict[str, float]:

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from tiny_sets import write_sets
 from torch.nn import functional as F
 
@@ -16,7 +18,14 @@ from generation.encoders.cross_view import load_cross_view
 from generation.encoders.masked_vit import MaskedVit, Masking, patchified
 from generation.errors import ConfigError
 from training.birdsat_losses import filling_in, matching, told_apart
-from training.cross_view_data import CrossViews, CrossViewSamples, read_pairs, turned
+from training.cross_view_data import (
+    CrossViews,
+    CrossViewSamples,
+    is_table,
+    read_pairs,
+    read_photos,
+    turned,
+)
 from training.evaluate_birdsat import other_sets
 from training.panorama_data import read_sets
 from training.train_birdsat import BirdSatConfig, BirdSatTask
@@ -81,7 +90,7 @@ def test_a_quarter_turn_moves_what_lies_north_to_the_east():
 def test_a_sample_is_a_function_of_its_draw(pairs):
     samples = CrossViewSamples(pairs)
     one, same, other = samples[3, 0], samples[3, 0], samples[3, 1]
-    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert all(torch.equal(one[name].nan_to_num(-1), same[name].nan_to_num(-1)) for name in one)
     seen = {samples[3, draw]["satellite"].numpy().tobytes() for draw in range(40)}
     assert len(seen) == 8  # four turns, mirrored or not
     assert torch.equal(one["latlon"], other["latlon"])
@@ -170,18 +179,95 @@ def _sizes(home):
     return {name: getattr(cfg, name) for name in ("data", "ground", "satellite", "decoder")}
 
 
+# --- photographs ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """A table of four photographs, two of them dated."""
+    folder = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number, date in enumerate(("2024-05-31", "", "2023-12-01", "")):
+        for name, side in (("g", 40), ("s", 24)):
+            pixels = rng.integers(0, 256, (side, side, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / f"{name}{number}.png")
+        rows.append(f"g{number}.png,s{number}.png,{45 + number},7.5,{date}")
+    text = "\n".join(["ground,satellite,lat,lon,date", *rows]) + "\n"
+    (folder / "pairs.csv").write_text(text, encoding="utf-8")
+    return folder
+
+
+def test_photographs_are_decoded_when_they_are_asked_for(photos):
+    pairs = read_photos(photos / "pairs.csv", (16, 16), (16, 16))
+    assert pairs.has_dates
+    np.testing.assert_array_equal(pairs.date, [[5, 31], [np.nan] * 2, [12, 1], [np.nan] * 2])
+    assert pairs[np.array([False, False, True, False])].latlon.tolist() == [[47.0, 7.5]]
+    shown = pairs.decoded(np.array([3, 0]))
+    assert shown.ground.shape == (2, 16, 16, 3)
+    samples = CrossViewSamples(pairs)
+    seen = {samples[0, draw]["satellite"].numpy().tobytes() for draw in range(30)}
+    assert len(seen) == 4  # it turns, and is not mirrored
+    assert len({samples[0, draw]["ground"].numpy().tobytes() for draw in range(30)}) == 2
+    assert torch.equal(samples[2, 0]["date"], torch.tensor([12.0, 1.0]))
+
+
+def test_a_run_on_photographs_reads_dates_and_goes_on_from_weights(photos, tmp_path):
+    words = [
+        "configs/birdsat_full.yaml", f"data={photos}/pairs.csv", "ground.view=[16,16,8]",
+        "satellite.view=[16,16,8]", "decoder=[8,1,2]", "loop.mixed_precision=no", "loop.steps=1",
+        "loop.batch_size=2", "loop.panel_every=1", "loop.snapshot_every=1",
+    ]  # fmt: skip
+    words += [f"{view}.{n}" for view in ("ground", "satellite") for n in ("dim=16", "depth=1")]
+    words += ["ground.heads=2", "satellite.heads=2"]
+    train([*words, f"out={tmp_path}/first"])
+    first = load_cross_view(str(tmp_path / "first/weights"))
+    assert first.reads == ("place", "date")
+    again = [f"start_from={tmp_path}/first/weights", f"out={tmp_path}/again", "hold_satellite=true"]
+    train([*words, *again])
+    before, after = (
+        load_file(tmp_path / run / "weights/embed/diffusion_pytorch_model.safetensors")
+        for run in ("first", "again")
+    )
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert any(name.startswith("ground_tower.") for name in moved)
+    assert not any(name.startswith("satellite_tower.") for name in moved)  # batch norms too
+    with pytest.raises(SystemExit):
+        train([*words, *again, "ground.view=[32,32,8]"])
+
+
+def test_every_mistake_of_a_table_is_told(photos, tmp_path):
+    def refused(told, text):
+        file = photos / "wrong.csv"
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match=told):
+            read_photos(file, (16, 16), (16, 16))
+
+    head = "ground,satellite,lat,lon,date\n"
+    refused("lacks the column lat", "ground,satellite,lon\na,b,1\n")
+    refused("less than two rows", head + "g0.png,s0.png,1,2,\n")
+    wrong = "g0.png,s0.png,95,7,\ngone.png,s0.png,1,2,\ng0.png,s0.png,1,2,2024-13-01\n"
+    refused(
+        r"line 2: .*lat=95.*line 3: .*gone.png is not there.*line 4: .*2024-13-01", head + wrong
+    )
+    refused("line 2: .*line 3: ", head + "g0.png,s0.png,,2,\ng0.png,s0.png,x,2,\n")
+    assert is_table(str(photos / "pairs.csv"))
+    assert not is_table(str(photos / "absent.csv"))
+    assert not is_table("runs/panoramas/train-*.parquet")
+
+
 @pytest.mark.parametrize(
     ("given", "hint"),
     [
         ("kind=moco", "embed or match"),
         ("compat=range", "give mvrl"),
         ("drop=1", "drop=1"),
+        ("hold_satellite=true", "has one tower"),
         ("validation=144", "0 pairs are left"),
     ],
 )
 def test_settings_that_cannot_be_are_told(home, given, hint, capsys):
+    kind = "match" if given.startswith("hold") else "embed"
     with pytest.raises(SystemExit):
-        train([*told(home, "embed"), f"out={home}/wrong", given])
+        train([*told(home, kind), f"out={home}/wrong", given])
     assert hint in capsys.readouterr().err
 
 
