@@ -61,12 +61,13 @@ def load_safetensors(
 
 def save_part(part: Any, folder: Path, *, half: bool = False) -> None:  # noqa: ANN401
     """Save a module of diffusers or of ours in diffusers' layout: a configuration and weights."""
-    import torch
-
     part.save_config(folder)
     weights = part.state_dict()
     if half:
-        weights = {name: value.to(torch.float16) for name, value in weights.items()}
+        weights = {
+            name: value.half() if value.is_floating_point() else value
+            for name, value in weights.items()
+        }
     save_safetensors(weights, folder / PART_WEIGHTS)
 
 
@@ -80,7 +81,9 @@ def load_part(kind: Any, folder: Path) -> Any:  # noqa: ANN401 - a class of diff
     part = load_configured(kind, folder)
     expected = {name: tuple(value.shape) for name, value in part.state_dict().items()}
     weights = load_safetensors(folder / PART_WEIGHTS, expected)
-    part.load_state_dict({name: value.float() for name, value in weights.items()})
+    part.load_state_dict(
+        {n: value.float() if value.is_floating_point() else value for n, value in weights.items()}
+    )
     return part
 
 

@@ -7,9 +7,11 @@ import torch
 
 from generation.atomic import atomic_folder, atomic_path
 from generation.checkpoint import (
+    load_part,
     load_safetensors,
     model_sha256,
     read_shapes,
+    save_part,
     save_safetensors,
     sha256_file,
 )
@@ -220,3 +222,20 @@ def test_the_hash_of_a_model_covers_its_settings_but_no_notes(tmp_path):
     assert told('{"_name_or_path": "there",  "hand_over": 0.1}') == first
     assert told('{"hand_over": 0.2}') != first
     assert told("no JSON") != first
+
+
+def test_counters_are_kept_whole_beside_halved_weights(tmp_path):
+    """A batch norm counts batches: beyond 65,504 half precision has no number for them."""
+    from diffusers import ConfigMixin, ModelMixin
+    from diffusers.configuration_utils import register_to_config
+
+    class Normed(ModelMixin, ConfigMixin):
+        @register_to_config
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm = torch.nn.BatchNorm2d(2)
+
+    part = Normed()
+    part.norm.num_batches_tracked.fill_(200_000)
+    save_part(part, tmp_path, half=True)
+    assert load_part(Normed, tmp_path).norm.num_batches_tracked == 200_000

@@ -155,6 +155,8 @@ def test_rows_that_do_not_belong_together_are_refused(published, tmp_path):
     arrays = arrays_of(published)
     lonlat, keys = arrays["locs"], arrays["satclip_embeddings"]
     refused("mixed up", changed(published, tmp_path, satclip_embeddings=-keys))
+    turned = np.random.default_rng(1).permutation(ROWS)
+    refused("mixed up", changed(published, tmp_path, satclip_embeddings=keys[turned]))
     refused("39 keys", changed(published, tmp_path, satclip_embeddings=keys[1:]))
     refused("latitude", changed(published, tmp_path, locs=lonlat[:, ::-1]))
     refused("NaN", changed(published, tmp_path, image_embeddings=np.full((ROWS, 7), np.nan)))

@@ -228,14 +228,17 @@ def read_pairs(sets: Sequence[ViewSet], ground: Size | None, satellite: Size | N
     data = PanoramaDataset(sets, views=0)
     if len(data) < 2:
         raise ConfigError(f"{len(data)} pair has nothing to be told from (give two or more)")
-    seen, above = [], []
-    for part in _parts(data):
-        seen.append(_sized(np.stack([each["image"].numpy() for each in part]), ground))
-        above.append(_sized(np.stack([each["satellite"].numpy() for each in part]), satellite))
+    kept: dict[str, np.ndarray] = {}
+    for number, part in enumerate(_parts(data)):
+        for name, size in (("image", ground), ("satellite", satellite)):
+            images = _sized(np.stack([each[name].numpy() for each in part]), size)
+            if name not in kept:  # once, and not a second time to join the parts
+                kept[name] = np.empty((len(data), *images.shape[1:]), np.uint8)
+            kept[name][number * _AT_ONCE : number * _AT_ONCE + len(images)] = images
     places = [sets[number].views[target].place for number, target in data.targets]
     return CrossViews(
-        ground=np.concatenate(seen),
-        satellite=np.concatenate(above),
+        ground=kept["image"],
+        satellite=kept["satellite"],
         latlon=np.array([(place.lat, place.lon) for place in places], np.float32),
         sets=np.array([number for number, _ in data.targets]),
     )

@@ -2,10 +2,11 @@
 
 Every satellite image asks for its view among all of the held-out region, by vectors with and
 without its place, and again with the first of them matched. Right is the view itself; a second
-score takes any view of the same set, whose places stand within 60 km at one moment. Pairs are told
-from those with the satellite image of another set. Controls: chance; the mean colour of the ground
-held to that of the image; the place of another set told; and another set's image with the right
-place, which is what the place alone gives away.
+score takes any view from within ten kilometres, since their satellite images are nearly one.
+Pairs are told from those with the satellite image of a place so far off that the two share no
+ground. Controls: chance; the mean colour of the ground held to that of the image; a far place told;
+and a far image with the right place, which is what the place alone gives away. Intervals are by
+bootstrap over cells of two degrees, which are wider than an image.
 """
 
 import shlex
@@ -22,6 +23,7 @@ from torch import Tensor
 from generation.checkpoint import sha256_file
 from generation.encoders.birdsat import PLACE
 from generation.encoders.cross_view import FIRST, Above, CrossViewEncoder, load_cross_view
+from generation.encoders.retrieval import distances_km
 from generation.errors import ConfigError
 from training.cross_view_data import CrossViews, read_pairs
 from training.data import list_files
@@ -31,6 +33,10 @@ from training.evaluate_taxabind import area
 from training.metrics import bootstrap, ratio
 from training.panorama_data import open_sets
 from training.ranks import summary
+
+NEAR_KM, APART_KM = 10.0, 200.0
+"""Views that are nearly one; places whose satellite images, of up to 160 km, share no ground."""
+_CELL_DEG = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,7 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
     metrics, controls = Scores(), Scores()
     above = Above(pairs.satellite, pairs.latlon if PLACE in encoder.reads else None)
     asked = {"image": Above(pairs.satellite)}
-    other = other_sets(pairs.sets)
+    other = strangers(pairs.latlon, settings.seed)
     beside: dict[str, Float[Tensor, "n n"]] = {"colour": _colours(pairs)}
     ground = encoder.ground(pairs.ground)
     if above.latlon is not None:
@@ -77,8 +83,8 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
         _told_apart(settings, encoder, pairs, above, other, (metrics, controls))
     for into, ways in ((metrics, orders), (controls, {n: _order(s) for n, s in beside.items()})):
         for name, order in ways.items():
-            _found(into, name, order, pairs.sets, settings.seed)
-    controls.add("chance/recall_at_10", *(3 * (min(1.0, 10 / len(pairs)),)))
+            _found(into, name, order, pairs.latlon, settings.seed)
+    controls.add("chance/recall_at_10", min(1.0, 10 / len(pairs)))
     report = {
         "task": "birdsat",
         "model": encoder.sha256,
@@ -96,12 +102,11 @@ def measured(settings: Settings) -> tuple[dict[str, Any], Scores, Scores]:
 def floor_of(
     encoder: CrossViewEncoder, pairs: CrossViews, above: Above, other: Int[np.ndarray, " n"]
 ) -> dict[str, list[float]]:
-    """Give the 5th, 50th and 95th percentile of true pairs, and of those of two sets."""
+    """Give the 5th, 50th and 95th percentile of true pairs, and of those far apart."""
     ground, seen = encoder.ground(pairs.ground), encoder.satellite(above)
-    strangers = torch.from_numpy(other)
     figures = {
         "satellite": (ground * seen).sum(1),
-        "satellite_of_others": (ground * seen[strangers]).sum(1),
+        "satellite_of_others": (ground * seen[torch.from_numpy(other)]).sum(1),
     }
     if encoder.matches:
         figures["match"] = encoder.match(pairs.ground, above)
@@ -119,15 +124,28 @@ def _limited(pairs: CrossViews, settings: Settings) -> CrossViews:
     return pairs[np.isin(pairs.sets, np.unique(pairs.sets)[: settings.limit])]
 
 
-def other_sets(sets: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """Give each row the place of a row of another set, each once: rows of a set lie together."""
-    order = np.argsort(sets, kind="stable")
-    widest = int(np.unique(sets, return_counts=True)[1].max())
-    partner = np.empty(len(sets), np.int64)
-    partner[order] = np.roll(order, -widest)
-    if (sets[partner] == sets).any():
-        raise ConfigError("one set holds half of all views or more (give more sets)")
-    return partner
+def strangers(latlon: Float[np.ndarray, "n 2"], seed: int) -> Int[np.ndarray, " n"]:
+    """Give each row one that is so far off that their satellite images share no ground.
+
+    Raises:
+        ConfigError: A row has none.
+    """
+    km = distances_km(*(2 * [torch.from_numpy(latlon)])).numpy()
+    rng, found = np.random.default_rng(seed), []
+    for row in range(len(latlon)):
+        far = np.flatnonzero(km[row] >= APART_KM)
+        if not len(far):
+            raise ConfigError(
+                f"view {row} has none that is {APART_KM:g} km away (give sets of a larger region)"
+            )
+        found.append(int(rng.choice(far)))
+    return np.array(found)
+
+
+def cells(latlon: Float[np.ndarray, "n 2"]) -> Int[np.ndarray, " n"]:
+    """Number the cells of two degrees that views stand in."""
+    rows, columns = np.floor(latlon / _CELL_DEG).astype(np.int64).T
+    return np.asarray(rows * 1000 + columns)
 
 
 def _likeness(
@@ -153,18 +171,20 @@ def _order(scores: Float[Tensor, "n n"]) -> Int[Tensor, "n n"]:
 
 
 def _found(
-    into: Scores, name: str, order: Int[Tensor, "n n"], sets: Int[np.ndarray, " n"], seed: int
+    into: Scores, name: str, order: Int[Tensor, "n n"], latlon: np.ndarray, seed: int
 ) -> None:
-    """Add recalls of the view itself, and of any of its set."""
+    """Add recalls of the view itself, and of any that stands near it."""
+    groups = cells(latlon)
     rows = torch.arange(len(order))[:, None]
     ranks = 1 + (order == rows).int().argmax(1).double().numpy()
-    for score, figures in summary(ranks, sets, seed=seed).items():
+    for score, figures in summary(ranks, groups, seed=seed).items():
         into.add(f"{name}/{score}", *figures)
-    numbers = torch.from_numpy(sets)
-    same = (numbers[order] == numbers[:, None]).int().argmax(1).numpy()
+    places = torch.from_numpy(latlon)
+    near = distances_km(places, places) <= NEAR_KM
+    first = near.gather(1, order).int().argmax(1).numpy()
     for k in (1, 10):
-        hit = np.stack([(same < k).astype(float), np.ones(len(same))], 1)
-        into.add(f"{name}/set_at_{k}", *bootstrap(hit, sets, ratio, seed=seed))
+        hit = np.stack([(first < k).astype(float), np.ones(len(first))], 1)
+        into.add(f"{name}/near_at_{k}", *bootstrap(hit, groups, ratio, seed=seed))
 
 
 def _told_apart(
@@ -177,17 +197,17 @@ def _told_apart(
 ) -> None:
     """Say whether pairs belong together; as a control, with the places of both exchanged."""
     swapped = above if above.latlon is None else replace(above, latlon=above.latlon[other])
-    strangers = above[other]
-    back = strangers if above.latlon is None else replace(strangers, latlon=above.latlon)
-    ways = ((scores[0], "", above, strangers), (scores[1], "_other_place", swapped, back))
+    far = above[other]
+    back = far if above.latlon is None else replace(far, latlon=above.latlon)
+    ways = ((scores[0], "", above, far), (scores[1], "_other_place", swapped, back))
     for into, ending, mine, theirs in ways if above.latlon is not None else ways[:1]:
         true, false = encoder.match(pairs.ground, mine), encoder.match(pairs.ground, theirs)
         right = torch.cat([true > 0.5, false < 0.5]).double().numpy()
         table = np.stack([right, np.ones(len(right))], 1)
-        sets = np.concatenate([pairs.sets, pairs.sets])
-        into.add(f"pairs/right{ending}", *bootstrap(table, sets, ratio, seed=settings.seed))
+        groups = np.concatenate([cells(pairs.latlon)] * 2)
+        into.add(f"pairs/right{ending}", *bootstrap(table, groups, ratio, seed=settings.seed))
         order = area(torch.cat([true, false]).numpy(), np.arange(len(right)) < len(true))
-        into.add(f"pairs/area{ending}", order, order, order)
+        into.add(f"pairs/area{ending}", order)
 
 
 def command_of(settings: Settings, out: Path) -> str:
@@ -202,12 +222,12 @@ def lines(report: Mapping[str, Any], metrics: Scores, controls: Scores) -> list[
     """Put a report into lines for people."""
     told = [f"{report['data']['pairs']} views of {report['data']['sets']} sets"]
     for scores in (metrics, controls):
-        for name in dict.fromkeys(n.split("/")[0] for n in scores.values if "/set_at_1" in n):
+        for name in dict.fromkeys(n.split("/")[0] for n in scores.values if "/near_at_1" in n):
             v = scores.values
             told.append(
                 f"{name}: itself within 1, 5, 10 {v[f'{name}/recall_at_1']:.3f} "
-                f"{v[f'{name}/recall_at_5']:.3f} {v[f'{name}/recall_at_10']:.3f}, its set first "
-                f"{v[f'{name}/set_at_1']:.3f}"
+                f"{v[f'{name}/recall_at_5']:.3f} {v[f'{name}/recall_at_10']:.3f}, one near it "
+                f"first {v[f'{name}/near_at_1']:.3f}"
             )
     told += [
         f"{n}: {v:.3f}" for s in (metrics, controls) for n, v in s.values.items() if "pairs/" in n

@@ -33,7 +33,7 @@ def write_names(ranges: Path, traits: Path, folder: Path) -> None:
         TerrascapeError: The files or the weights are not there.
     """
     found = read_ranges(ranges, traits)
-    table = Taxonomy(found.taxa, (found.side == LEARNT).tolist())
+    table = Taxonomy(found.taxa, (found.side == LEARNT).tolist(), found.sea.tolist())
     encoder = RangeEncoder(load_part(RangeModel, folder), table, folder)
     progress, parts = Progress("names"), []
     for start in range(0, len(found.names), _AT_ONCE):

@@ -21,6 +21,7 @@ from generation.encoders.language_model import ReadsText
 from generation.encoders.taxonomy import RANKS
 from generation.errors import ConfigError, MissingFileError
 
+_SEALS = ("Otariidae", "Phocidae", "Odobenidae")
 _COLUMNS = ("Order.1.2", "Family.1.2", "Genus.1.2", "Species.1.2")
 GENERA_HELD, SPECIES_HELD = 20, 10
 """One of so many genera, and of the species of the others, is held out; twice."""
@@ -56,6 +57,8 @@ class Ranges:
     cells: Cells
     side: Int[np.ndarray, " species"]
     """``LEARNT``, or for which purpose it is held out."""
+    sea: Bool[np.ndarray, " species"]
+    """Whether it needs the sea: it lives nowhere else, or is a seal of no fresh water."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -91,9 +94,15 @@ def read_ranges(ranges: Path, traits: Path) -> Ranges:
     if absent:
         raise ConfigError(f"{traits} has no ranks of {', '.join(absent[:3])}")
     taxa = [tuple(table[name][column] for column in _COLUMNS) for name in names]
+    sea = np.array([_needs_sea(table[name]) for name in names])
     kept = [row for row in range(len(taxa)) if bits[row].any()]
     taxa, bits = [taxa[row] for row in kept], bits[kept]
-    return Ranges(taxa, bits, _cells(rows, cols, transform), _sides(taxa))
+    return Ranges(taxa, bits, _cells(rows, cols, transform), _sides(taxa), sea[kept])
+
+
+def _needs_sea(traits: dict[str, str]) -> bool:
+    marine, fresh, land = (traits.get(n) == "1" for n in ("Marine", "Freshwater", "Terrestrial"))
+    return marine and not fresh and (not land or traits["Family.1.2"] in _SEALS)
 
 
 def _cells(rows: int, cols: int, transform: list[float]) -> Cells:
@@ -148,8 +157,11 @@ class RangeSamples(Dataset[dict[str, Tensor]]):
         self.new_species, self.new_genera = self._new_names()
         strings = [" ".join(ranks) for ranks in self.members]
         strings += [*self.new_species, *self.new_genera]
-        parts = [encoder(strings[n : n + 256]) for n in range(0, len(strings), 256)]
-        self.states = torch.cat([states for states, _ in parts]).half()
+        parts = []
+        for start in range(0, len(strings), 256):
+            states, words = encoder(strings[start : start + 256])
+            parts.append((states.half(), words))
+        self.states = torch.cat([states for states, _ in parts])
         self.words = torch.cat([words for _, words in parts])
         self.number = {ranks: number for number, ranks in enumerate(self.members)}
 

@@ -128,8 +128,8 @@ _WAYS = (
     ("image alone", "image"),
     ("image and place", "place"),
     ("the first of these, matched", "matched"),
-    ("image with another's place", "other_place"),
-    ("another's image, right place", "other_image"),
+    ("image with a far place", "other_place"),
+    ("a far image, right place", "other_image"),
     ("mean colour", "colour"),
 )
 
@@ -137,13 +137,13 @@ _WAYS = (
 def birdsat(report: Mapping[str, Any]) -> str:
     """Make the table of ``terrascape evaluate birdsat``, a row for each way of asking."""
     values = {**report["metrics"], **report["controls"]}
-    depths = ("recall_at_1", "recall_at_5", "recall_at_10", "set_at_1", "set_at_10")
+    depths = ("recall_at_1", "recall_at_5", "recall_at_10", "near_at_1", "near_at_10")
     rows = [
         (label, *(f"{values[f'{way}/{depth}']:.3f}" for depth in depths))
         for label, way in _WAYS
         if f"{way}/recall_at_1" in values
     ]
-    head = ("asked with", "itself first", "in 5", "in 10", "its set first", "in 10")
+    head = ("asked with", "itself first", "in 5", "in 10", "one within 10 km first", "in 10")
     data = report["data"]
     pairs = (
         f"Of true and false pairs {values['pairs/right']:.3f} are told right (with places "
@@ -152,6 +152,6 @@ def birdsat(report: Mapping[str, Any]) -> str:
         else ""
     )
     return rows_of(head, rows) + (
-        f"\n{data['pairs']} views of {data['sets']} sets of a region that no training saw; by "
-        f"chance {values['chance/recall_at_10']:.3f} in 10.\n{pairs}"
+        f"\n{data['pairs']} views of {data['sets']} sets; by chance "
+        f"{values['chance/recall_at_10']:.3f} in 10.\n{pairs}"
     )

@@ -82,7 +82,8 @@ class BirdSatConfig:
     metadata: bool = True
     """Whether place and, where data have any, date of the satellite image are read (-Meta)."""
     start_from: Path | None = None
-    """A folder with ``embed`` or ``match``, as training or ``terrascape convert`` leaves it."""
+    """A folder with ``embed`` or ``match``, as training or ``terrascape convert`` leaves it; sizes,
+    and what is read of the metadata, are then its own."""
     hold_satellite: bool = False
     """Whether the satellite tower of the embedding model stays as it starts, as published."""
     drop: float = 0.25
@@ -100,8 +101,11 @@ class BirdSatConfig:
             raise ConfigError(f"kind={self.kind!r} is unknown (give embed or match)")
         if self.compat not in ("", "mvrl"):
             raise ConfigError(f"compat={self.compat!r} is unknown (give mvrl, or leave it out)")
-        if self.hold_satellite and self.kind == "match":
-            raise ConfigError("hold_satellite is of kind=embed: the matching model has one tower")
+        if self.hold_satellite and (self.kind == "match" or self.start_from is None):
+            raise ConfigError(
+                "hold_satellite is of kind=embed with start_from: the matching model has one "
+                "tower, and a new one has learnt nothing"
+            )
         for name in ("drop", "jitter"):
             if not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} (give 0 to 1, without 1)")
@@ -132,6 +136,7 @@ def new_model(cfg: BirdSatConfig, *, dated: bool) -> CveMae | CvmMae:
                 f"{cfg.start_from} reads views of {found} and not of {views} (set ground.view and "
                 "satellite.view to them)"
             )
+        model.metadata.drop = cfg.drop
         return model
     reads = ((PLACE, DATE) if dated else (PLACE,)) if cfg.metadata else ()
     if cfg.kind == "match":
@@ -249,7 +254,8 @@ class BirdSatTask:
             other = as_view(satellite[rows], self.cfg.satellite.view[:2])
             known = (latlon[rows], date[rows])
             if isinstance(net, CvmMae):
-                found.append(matching(net, one, other, known) if len(one) > 1 else one[:0, 0, 0])
+                if len(one) > 1:  # a single one has no other to be told from
+                    found.append(matching(net, one, other, known))
             else:
                 found.append(
                     torch.stack([net.embed_ground(one), net.embed_satellite(other, *known)])
@@ -271,7 +277,7 @@ def _pairs(cfg: BirdSatConfig) -> CrossViews | PhotoPairs:
 
 
 def _figures(found: list[Float[Tensor, "two n *dim"]], logits: bool) -> dict[str, float]:
-    both = torch.cat([each for each in found if each.ndim > 1], 1).cpu()
+    both = torch.cat(found, 1).cpu()
     if logits:
         right = torch.stack([both[0] > 0, both[1] < 0]).float().mean()
         return {"right": float(right), "told": float(told_apart(both))}

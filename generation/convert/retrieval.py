@@ -27,6 +27,8 @@ _ARRAYS = ("locs", "satclip_embeddings", "image_embeddings")
 _SETTINGS = {"temperature": 12.0, "geo_temperature": 40.0, "beta": 0.5}
 """As published for RANGE+; RANGE has a temperature of 15 and a beta of 1."""
 _HELD = 512
+_CERTAIN = 5.0
+"""Standard errors by which keys must fit their own places better."""
 
 
 def convert_retrieval(folder: Path, out: Path) -> Conversion:
@@ -134,9 +136,10 @@ def _held_together(location: Path, latlon: "torch.Tensor", keys: "torch.Tensor",
         )
     fits = found @ keys[rows].T
     own, other = float(fits.diagonal().mean()), float(fits.mean())
-    if len(rows) > 1 and own <= other:
+    gain = fits.diagonal() - fits.mean(1)
+    if len(rows) > 1 and float(gain.mean()) <= _CERTAIN * float(gain.std()) / len(rows) ** 0.5:
         raise WeightsError(
-            f"{name}: keys fit their own places no better ({own:.3f}) than those of other rows "
-            f"({other:.3f}); the rows are mixed up, or the keys are of another SatCLIP"
+            f"{name}: keys fit their own places ({own:.3f}) no better for certain than those of "
+            f"other rows ({other:.3f}); the rows are mixed up, or the keys are of another SatCLIP"
         )
     return f"keys fit their own places by {own:.3f} and those of other rows by {other:.3f}"

@@ -4,7 +4,7 @@
 missing: what needs it then says so.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -128,10 +128,9 @@ class CrossViewEncoder:
             MissingFileError: There is no model that embeds.
         """
         net = self._embedding()
-        return torch.cat(
-            [net.embed_ground(part) for part in _views(net.ground_tower, 0, images)]
-            or [torch.empty(0, int(net.ground_tower.config["dim"]))]
-        )
+        none = torch.empty(0, int(net.ground_tower.config["dim"]))
+        parts = (net.embed_ground(part).cpu() for part in _views(net.ground_tower, 0, images))
+        return torch.cat([none, *parts])
 
     @torch.no_grad()
     def satellite(self, above: Above) -> Float[Tensor, "n dim"]:
@@ -142,17 +141,10 @@ class CrossViewEncoder:
             InvalidSpecError: A place or a date is none.
         """
         net = self._embedding()
-        latlon, date = above.known
-        parts = zip(
-            _views(net.satellite_tower, 0, above.images),
-            latlon.split(_AT_ONCE),
-            date.split(_AT_ONCE),
-            strict=True,
-        )
-        return torch.cat(
-            [net.embed_satellite(*part) for part in parts]
-            or [torch.empty(0, int(net.satellite_tower.config["dim"]))]
-        )
+        tower = net.satellite_tower
+        none = torch.empty(0, int(tower.config["dim"]))
+        parts = zip(_views(tower, 0, above.images), *_known(tower, above), strict=True)
+        return torch.cat([none, *(net.embed_satellite(*part).cpu() for part in parts)])
 
     @torch.no_grad()
     def match(
@@ -174,16 +166,10 @@ class CrossViewEncoder:
                 f"{len(ground)} views and {len(above)} satellite images are no pairs (give one of "
                 "each for every row)"
             )
-        tower = self._match.joint_tower
-        latlon, date = above.known
-        parts = zip(
-            _views(tower, 0, ground),
-            _views(tower, 1, above.images),
-            latlon.split(_AT_ONCE),
-            date.split(_AT_ONCE),
-            strict=True,
-        )
-        return torch.cat([self._match(*part) for part in parts] or [torch.empty(0)]).sigmoid()
+        tower, net = self._match.joint_tower, self._match
+        views = _views(tower, 0, ground), _views(tower, 1, above.images)
+        parts = zip(*views, *_known(tower, above), strict=True)
+        return torch.cat([torch.empty(0), *(net(*part).cpu() for part in parts)]).sigmoid()
 
     def found(
         self,
@@ -246,13 +232,20 @@ def ranked_again(
 
 def _views(
     tower: MaskedVit, view: int, images: UInt8[np.ndarray, "n height width 3"]
-) -> list[Tensor]:
+) -> Iterator[Tensor]:
+    """Give some images at a time as a tower reads them, where it is."""
     height, width, _ = tower.sizes[view]
     device = tower.cls_token.device
-    return [
-        as_view(torch.from_numpy(images[start : start + _AT_ONCE]).to(device), (height, width))
-        for start in range(0, len(images), _AT_ONCE)
-    ]
+    for start in range(0, len(images), _AT_ONCE):
+        part = torch.from_numpy(images[start : start + _AT_ONCE])
+        yield as_view(part.to(device), (height, width))
+
+
+def _known(tower: MaskedVit, above: Above) -> list[tuple[Tensor, ...]]:
+    """Give places and dates, as many at a time."""
+    if not len(above):
+        return [(), ()]
+    return [each.to(tower.cls_token.device).split(_AT_ONCE) for each in above.known]
 
 
 def open_cross_view(folder: Path) -> CrossViewEncoder:
@@ -266,6 +259,8 @@ def open_cross_view(folder: Path) -> CrossViewEncoder:
         kind: load_part(kind, folder / name) if (folder / name).is_dir() else None
         for name, kind in ((EMBED, CveMae), (MATCH, CvmMae))
     }
+    if torch.cuda.is_available():
+        found = {kind: None if part is None else part.to("cuda") for kind, part in found.items()}
     encoder = CrossViewEncoder(found[CveMae], found[CvmMae], folder)
     both = [part.metadata for part in found.values() if part is not None]
     if len({tuple(part.layers) for part in both}) > 1:

@@ -13,6 +13,7 @@ Source:
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -108,6 +109,19 @@ class VitaeBlock(VitBlock):
             nn.Conv2d(4 * dim, dim, kernel, padding=pad, groups=groups),
         )
 
+    def _near(
+        self, patches: Float[Tensor, "batch dim rows columns"], *, whole: bool
+    ) -> Float[Tensor, "batch dim rows columns"]:
+        """Convolve; while learning, a grid with holes leaves what is kept of whole ones alone."""
+        if whole or not self.training:
+            found: Tensor = self.parallel(patches)
+            return found
+        first, norm, act, last = self.parallel
+        scale, shift = cast(Tensor, norm.weight), cast(Tensor, norm.bias)
+        x = nn.functional.batch_norm(first(patches), None, None, scale, shift, training=True)
+        found = last(act(x))
+        return found
+
     def on_grid(
         self,
         x: Float[Tensor, "batch n dim"],
@@ -127,7 +141,8 @@ class VitaeBlock(VitBlock):
             rows = kept[..., None].expand_as(patches)
             empty = patches.new_zeros(len(x), grid[0] * grid[1], x.shape[-1])
             patches = empty.scatter(1, rows, patches)
-        near = self.parallel(patches.transpose(1, 2).unflatten(2, grid)).flatten(2).transpose(1, 2)
+        near = self._near(patches.transpose(1, 2).unflatten(2, grid), whole=kept is None)
+        near = near.flatten(2).transpose(1, 2)
         if kept is not None:
             near = taken(near, kept)
         x = x + self.attn(self.norm1(x)) + nn.functional.pad(near, (0, 0, 1, 0))
@@ -264,7 +279,7 @@ class MaskedVit(ModelMixin, ConfigMixin):
             raise ConfigError("this tower has no decoder (give it one of a depth of 1 or more)")
         x = self.decoder_embed(tokens)
         first, seen = x[:, :1], x[:, 1:]
-        every = self.mask_token.expand(len(x), masking.patches, -1)
+        every = self.mask_token.to(seen.dtype).expand(len(x), masking.patches, -1)
         every = every.scatter(1, masking.kept[..., None].expand_as(seen), seen)
         x = torch.cat([first, every], 1) + self.decoder_pos_embed
         for block in self.decoder_blocks:

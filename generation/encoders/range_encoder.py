@@ -21,6 +21,8 @@ from generation.registry import find, list_models, locate
 TAXA, EMBEDDED = "taxa.csv", "taxa.safetensors"
 """The table of names, and their embeddings, so that all can be compared with a place at once."""
 _AT_ONCE = 16384
+_REMEMBERED = 256
+"""Strings whose states are kept: one of Llama's takes 800 kB."""
 _WORTH_KEEPING, _MOST_KEPT = 10_000, 300_000
 """Places of a map that is kept: from the size from which on it takes a while, to 300 MB."""
 
@@ -48,7 +50,7 @@ class RangeEncoder:
     def taxa(self, strings: Sequence[str]) -> Float[Tensor, "taxa one_more"]:
         """Embed taxonomic strings; those that were not learnt with the bias chosen for them."""
         if self._text is None:
-            self._text = text_encoder(str(self.model.config["text"]))
+            self._text = text_encoder(str(self.model.config["text"]), remembered=_REMEMBERED)
         embedded: Tensor = self.model.embed_taxa(*self._text(strings))
         bias = torch.tensor([0.0, *self.model.config["novel_bias"]])
         embedded[:, -1] += bias[[self.taxonomy.novelty(string) for string in strings]]
@@ -69,8 +71,9 @@ class RangeEncoder:
         """
         fields = (environment or embedded_environment()).variables()
         asked = hashlib.sha256(latlon.tobytes() + fields.tobytes()).hexdigest()
-        if asked == self._last[0]:
-            return self._last[1]
+        key, kept = self._last  # both at once: another thread may replace them
+        if asked == key:
+            return kept
         given = torch.from_numpy(sampled(fields, latlon))
         where = torch.from_numpy(latlon)
         parts = [

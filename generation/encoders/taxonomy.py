@@ -32,18 +32,25 @@ class Taxon:
 class Taxonomy:
     """A table of species with their ranks."""
 
-    def __init__(self, taxa: Sequence[tuple[str, ...]], learnt: Sequence[bool]) -> None:
+    def __init__(
+        self,
+        taxa: Sequence[tuple[str, ...]],
+        learnt: Sequence[bool],
+        sea: Sequence[bool] | None = None,
+    ) -> None:
         """Keep a table.
 
         Args:
             taxa: For each species the names of its :data:`RANKS`.
             learnt: Which of them a model learnt from.
+            sea: Which of them need the sea; none if absent.
         """
         self.taxa, self.learnt = [tuple(each) for each in taxa], list(learnt)
+        self.sea = [False] * len(self.taxa) if sea is None else list(sea)
 
     @classmethod
     def read(cls, path: Path) -> "Taxonomy":
-        """Read a CSV file with a column for each rank and one named ``learnt``.
+        """Read a CSV file with a column for each rank, ``learnt`` and, if known, ``sea``.
 
         Raises:
             MissingFileError: It is not there.
@@ -53,7 +60,8 @@ class Taxonomy:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         taxa = [tuple(row[rank] for rank in RANKS) for row in rows]
-        return cls(taxa, [row["learnt"] == "1" for row in rows])
+        learnt, sea = ([row.get(name) == "1" for row in rows] for name in ("learnt", "sea"))
+        return cls(taxa, learnt, sea)
 
     def write(self, path: Path) -> None:
         """Write what :meth:`read` reads."""
@@ -62,10 +70,9 @@ class Taxonomy:
             temporary.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow([*RANKS, "learnt"])
-            writer.writerows(
-                [*ranks, int(seen)] for ranks, seen in zip(self.taxa, self.learnt, strict=True)
-            )
+            writer.writerow([*RANKS, "learnt", "sea"])
+            rows = zip(self.taxa, self.learnt, self.sea, strict=True)
+            writer.writerows([*ranks, int(seen), int(sea)] for ranks, seen, sea in rows)
 
     @cached_property
     def strings(self) -> list[str]:

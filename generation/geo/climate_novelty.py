@@ -102,8 +102,10 @@ class Climates:
 
     @cached_property
     def usual(self) -> float:
-        """What 99 % of land has to the nearest analogue that is not its neighbour."""
-        chosen = np.random.default_rng(0).permutation(len(self._known))[:_SAMPLED]
+        """What 99 % of land, by area, has to the nearest analogue that is not its neighbour."""
+        area = np.cos(np.deg2rad(self.latlon[:, 0].astype(np.float64)))
+        rng = np.random.default_rng(0)
+        chosen = rng.choice(len(area), min(_SAMPLED, len(area)), replace=False, p=area / area.sum())
         squares = _squares(self._known[chosen], self._known)
         squares[_near(self.latlon[chosen], self.latlon)] = np.inf
         return float(np.sqrt(np.quantile(squares.min(1), USUAL)))

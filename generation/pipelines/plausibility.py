@@ -21,7 +21,7 @@ from generation.encoders.range_encoder import RangeEncoder, load_range_encoder
 from generation.encoders.retrieval import distances_km
 from generation.encoders.retrieval_model import Retrieval, load_retrieval
 from generation.encoders.tile_statistics import SMALLEST_PX
-from generation.errors import MissingFileError
+from generation.errors import TerrascapeError, WeightsError
 from generation.geo.environment import embedded_environment
 from generation.geo.location import Location, great_circle_km
 from generation.spec import RunSpec
@@ -55,9 +55,10 @@ def plausibility(image: UInt8[np.ndarray, "height width 3"], spec: RunSpec) -> d
         card = {**_likeness(image, spec, retrieval), "agreement": _agreement(image, spec, life)}
         if spec.taxon.strip():
             card["range"] = _range(spec, load_range_encoder(RANGES))
-    except MissingFileError as error:
+        card["real"] = floor(retrieval.folder)
+    except TerrascapeError as error:  # a picture is worth keeping though its judge is not here
         return {"note": f"not judged: {error}"}
-    return {**card, "real": floor(retrieval.folder)}
+    return card
 
 
 def judged(
@@ -121,14 +122,15 @@ def _range(spec: RunSpec, encoder: RangeEncoder) -> dict[str, Any]:
     taxon = encoder.taxonomy.resolve(spec.taxon)
     places = _cells()
     here = np.array([[spec.lat, spec.lon]], np.float32)
-    likely = encoder.likely([taxon.string], np.concatenate([here, places]))[0]
-    least = LIVES * likely[1:].max()
-    km = distances_km(torch.from_numpy(here), torch.from_numpy(places[likely[1:] >= least]))
+    own = float(encoder.likely([taxon.string], here)[0, 0])
+    likely = encoder.likely([taxon.string], places)[0]
+    least = LIVES * likely.max()
+    km = distances_km(torch.from_numpy(here), torch.from_numpy(places[likely >= least]))
     return {
         "taxon": taxon.string,
-        "likely": round(float(likely[0]), 4),
-        "likely_at_most": round(float(likely[1:].max()), 4),
-        "nearest_predicted_km": 0.0 if likely[0] >= least else round(float(km.min()), 1),
+        "likely": round(own, 4),
+        "likely_at_most": round(float(likely.max()), 4),
+        "nearest_predicted_km": 0.0 if own >= least else round(float(km.min()), 1),
     }
 
 
@@ -159,5 +161,8 @@ def floor(folder: Path) -> Mapping[str, Any]:
     path = folder / FLOOR
     if not path.is_file():
         return {}
-    found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        found: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{path} is no JSON: {error} (restore it, or measure anew)") from error
     return found

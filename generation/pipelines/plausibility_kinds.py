@@ -1,8 +1,9 @@
 """The card of plausibility of panoramas and of soundscapes, beside that of satellite images.
 
-A panorama is held to the satellite image around it by a model that learnt which belong together; a
-soundscape to its place in the space that its sources were found in, among the clips of the embedded
-gallery. Where a satellite image is known, its own card stands on both.
+A panorama is held to the satellite image around it by a model that learnt which belong together,
+and the image's own card stands below. A soundscape is held to its place among the clips of the
+embedded gallery, in the space that its sources and the best of its candidates were chosen by: so
+this says how well that choice went, and is no second opinion (``tagger`` in a record is one).
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from generation.encoders.cross_view import Above, load_cross_view
 from generation.encoders.gallery import MAX_TOP, Gallery
 from generation.encoders.heads import Embedding, likeness
 from generation.encoders.sound_encoder import SoundEncoder
-from generation.errors import MissingFileError, WeightsError
+from generation.errors import TerrascapeError
 from generation.media.audio import Recording
 from generation.pipelines.plausibility import floor, plausibility
 from generation.spec import RunSpec
@@ -42,6 +43,7 @@ def of_panorama(
     """
     if satellite is None:
         return {"note": "not judged: there is no satellite image to hold the panorama to"}
+    below = {"satellite": plausibility(satellite, spec)}
     try:
         judge = load_cross_view(CROSS_VIEW)
         above = Above(satellite[None], np.array([[spec.lat, spec.lon]], np.float32))
@@ -49,13 +51,10 @@ def of_panorama(
         found = {"satellite": round(alike, 4)}
         if judge.matches:
             found["match"] = round(float(judge.match(image[None], above)[0]), 4)
-    except MissingFileError as error:
-        return {"note": f"not judged: {error}"}
-    return {
-        "agreement": found,
-        "satellite": plausibility(satellite, spec),
-        "rendered": floor(judge.folder),
-    }
+        rendered = floor(judge.folder)
+    except TerrascapeError as error:  # a panorama is worth keeping though its judge is not here
+        return {"note": f"not judged: {error}", **below}
+    return {"agreement": found, "rendered": rendered, **below}
 
 
 def of_soundscape(
@@ -79,15 +78,16 @@ def of_soundscape(
     """
     if place is None:
         return {"note": "not judged: there is no satellite image of the place"}
-    heard = encoder.audio([Recording(samples, rate)])
-    fits = float(likeness(place, heard)[0, 0])
     try:
+        heard = encoder.audio([Recording(samples, rate)])
+        fits = float(likeness(place, heard)[0, 0])
         known = Gallery.open(str(gallery), encoder.sha256)
-    except (MissingFileError, WeightsError) as error:
+        clips = known.search(place, MAX_TOP, kinds=("clip",))
+        nearest = known.search(heard, 1, kinds=("clip",))[0]
+    except TerrascapeError as error:
         return {"note": f"not judged: {error}"}
-    clips = known.search(place, MAX_TOP, kinds=("clip",))
-    nearest = known.search(heard, 1, kinds=("clip",))[0]
     return {
+        "judge": "the space that chose what is heard",
         "fits_its_place": round(fits, 4),
         "share_of_clips_that_fit_better": round(
             sum(clip.score > fits for clip in clips) / len(clips), 4

@@ -162,14 +162,16 @@ def _new_climates(places: Float[np.ndarray, "cells 2"], changed: Environment) ->
     land = places[water < _MOST_WATER]
     if not len(land):
         return None
-    found = todays_climates().new(climates_at(changed, land[:: 1 + len(land) // _JUDGED]))
-    return round(float(found.mean()), 4)
+    some = land[:: 1 + len(land) // _JUDGED]
+    found = todays_climates().new(climates_at(changed, some))
+    return round(float(np.average(found, weights=np.cos(np.deg2rad(some[:, 0])))), 4)
 
 
 def _guessed(novel: float | None) -> list[str]:
     if not novel:
         return []
-    return [f"{novel:.0%} of this land would have a climate that no land has today: guessed there"]
+    share = f"{novel:.0%}" if novel >= 0.01 else "less than 1%"
+    return [f"{share} of this land would have a climate that no land has today: guessed there"]
 
 
 def save_range_map(found: RangeMap, out: Path) -> list[Path]:
@@ -289,6 +291,14 @@ class Inhabitants:
     """What else is to be known."""
 
 
+def _near_sea(lat: float, lon: float) -> bool:
+    """Say whether a place, or what lies a degree from it, is mostly water."""
+    around = [(lat + north, lon + east) for north in (-1, 0, 1) for east in (-1, 0, 1)]
+    places = np.array([(min(90, max(-90, a)), (b + 180) % 360 - 180) for a, b in around])
+    water = sampled(embedded_environment().cover[:1], places.astype(np.float32))
+    return bool((water > _MOST_WATER).any())
+
+
 def ranked_species(
     encoder: RangeEncoder,
     latlon: tuple[float, float],
@@ -312,14 +322,18 @@ def ranked_species(
     Raises:
         InvalidSpecError: ``top`` is no number of species, or a change is out of range.
     """
-    rows = np.flatnonzero(np.array(encoder.taxonomy.learnt) | unlearnt)
+    where: Float[np.ndarray, "1 2"] = np.array([latlon], np.float32)
+    table = encoder.taxonomy
+    asked = np.array(table.learnt) | unlearnt
+    rows = np.flatnonzero(asked & ~(np.array(table.sea) & (not _near_sea(*latlon))))
     if not 1 <= top <= len(rows):
         raise InvalidSpecError(f"top={top} is no number of species (give 1 to {len(rows)})")
-    where: Float[np.ndarray, "1 2"] = np.array([latlon], np.float32)
     likely = encoder.all_species(where, _changed(warmer_c, rain_share))[0, rows]
     today, notes = likely, ["predicted from ranges of mammals, not observed"]
-    if left := len(encoder.taxonomy.taxa) - len(rows):
+    if left := len(table.taxa) - int(asked.sum()):
         notes.append(f"{left} species that the model did not learn from are left out")
+    if left := int(asked.sum()) - len(rows):
+        notes.append(f"{left} whales and seals of the sea are left out: there is none here")
     if warmer_c or rain_share:
         today = encoder.all_species(where)[0, rows]
         found = novelty_at(*latlon, warmer_c=warmer_c, rain_share=rain_share)

@@ -15,15 +15,14 @@ def card_html(record: object) -> str:
     card = record.get("plausibility") if isinstance(record, Mapping) else None
     if not isinstance(card, Mapping) or not card:
         return ""
+    below = card_html({"plausibility": card["satellite"]}) if "satellite" in card else ""
     if "note" in card:
-        return f'<p class="ts-caption">Plausibility: {escape(str(card["note"]))}</p>'
+        return f'<p class="ts-caption">Plausibility: {escape(str(card["note"]))}</p>' + below
     if "seems_to_be" in card:
         return _table("this image", "real tiles, 90 %", _satellite(card))
     if "clips" in card:
         return _table("this sound", f"of {card['clips']} clips", _soundscape(card))
-    return _table("this panorama", "rendered ones, 90 %", _panorama(card)) + card_html(
-        {"plausibility": card["satellite"]}
-    )
+    return _table("this panorama", "rendered ones, 90 %", _panorama(card)) + below
 
 
 def _satellite(card: Mapping[str, Any]) -> list[_Row]:
@@ -77,7 +76,11 @@ def _panorama(card: Mapping[str, Any]) -> list[_Row]:
 def _soundscape(card: Mapping[str, Any]) -> list[_Row]:
     better, novelty = card["share_of_clips_that_fit_better"], card["novelty"]
     return [
-        ("Fits its place", f"{card['fits_its_place']:.2f}", f"{better:.0%} fit better"),
+        (
+            "Fits its place, as what chose it hears it",
+            f"{card['fits_its_place']:.2f}",
+            f"{better:.0%} fit better",
+        ),
         ("Most alike known clip", f"{novelty['most_alike']:.2f}", str(novelty["clip"])),
     ]
 

@@ -26,7 +26,7 @@ from training.cross_view_data import (
     read_photos,
     turned,
 )
-from training.evaluate_birdsat import other_sets
+from training.evaluate_birdsat import cells, strangers
 from training.panorama_data import read_sets
 from training.train_birdsat import BirdSatConfig, BirdSatTask
 from training.train_birdsat import main as train
@@ -124,6 +124,25 @@ def test_false_pairs_have_the_image_and_the_place_of_the_row_before():
         matching(model, ground[:1], satellite[:1], tuple(e[:1] for e in known))
 
 
+def test_masks_are_filled_in_half_precision_too():
+    torch.manual_seed(0)
+    tower = MaskedVit([VIEW], 16, 1, 2, [8, 1, 2], cell="vitae")
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = filling_in(tower, [torch.randn(2, 3, 16, 64)])
+    loss.backward()
+    assert tower.mask_token.grad.isfinite().all()
+
+
+def test_what_is_masked_leaves_no_trace_in_batch_norms():
+    torch.manual_seed(0)
+    tower = MaskedVit([VIEW], 16, 1, 2, [8, 1, 2], cell="vitae").train()
+    before = {n: v.clone() for n, v in tower.named_buffers() if "running" in n}
+    filling_in(tower, [torch.randn(2, 3, 16, 64)]).backward()
+    assert all(torch.equal(v, before[n]) for n, v in tower.named_buffers() if n in before)
+    tower.encode([torch.randn(2, 3, 16, 64)])
+    assert any(not torch.equal(v, before[n]) for n, v in tower.named_buffers() if n in before)
+
+
 # --- the recipe ----------------------------------------------------------------------------------
 def test_both_parts_of_a_run_are_a_model_that_the_report_measures(home, capsys):
     for kind in ("embed", "match"):
@@ -139,19 +158,29 @@ def test_both_parts_of_a_run_are_a_model_that_the_report_measures(home, capsys):
     out = home / "report.json"
     assert terrascape([
         "evaluate", "birdsat", "--data", f"{home}/sets.parquet", "--model", str(model),
-        "--first", "3", "--limit", "3", "--out", str(out),
+        "--first", "3", "--limit", "4", "--out", str(out),
     ]) == 0  # fmt: skip
     report = json.loads(out.read_text())
-    assert report["data"]["pairs"] == 12
+    assert report["data"]["pairs"] == 16
     assert report["model"] == load_cross_view(str(model)).sha256
     metrics, controls = report["metrics"], report["controls"]
     ways = {name.split("/")[0] for name in metrics}
     assert ways == {"image", "place", "matched", "pairs"}
     assert {"colour", "other_place", "other_image", "chance"} <= {n.split("/")[0] for n in controls}
-    assert 1 <= metrics["image/median_rank"] <= 12
-    assert controls["chance/recall_at_10"] == pytest.approx(10 / 12)
-    assert "--limit 3" in report["command"]
+    assert 1 <= metrics["image/median_rank"] <= 16
+    assert controls["chance/recall_at_10"] == pytest.approx(10 / 16)
+    assert "--limit 4" in report["command"]
     assert "chance within 10" in capsys.readouterr().err
+
+
+def test_a_pair_that_is_left_over_is_not_judged(home):
+    cfg = replace(BirdSatConfig(**_sizes(home)), kind="match")
+    task = BirdSatTask(cfg)
+    task.model.eval().requires_grad_(False)
+    three = task.learnt.decoded(np.arange(16)[[0, 1, 2] * 11])
+    assert len(three) == 33
+    found = task._judge(three, torch.full((33, 2), torch.nan))
+    assert 0 <= found["right"] <= 1
 
 
 def test_a_few_steps_learn_a_handful_of_pairs(home):
@@ -271,13 +300,15 @@ def test_settings_that_cannot_be_are_told(home, given, hint, capsys):
     assert hint in capsys.readouterr().err
 
 
-def test_every_pair_has_a_partner_of_another_set():
-    sets = np.array([0, 0, 0, 2, 2, 1])
-    with pytest.raises(ConfigError, match="half of all views"):
-        other_sets(np.array([0, 0, 1]))
-    found = other_sets(sets)
-    assert sorted(found) == list(range(6))
-    assert (sets[found] != sets).all()
+def test_strangers_share_no_ground():
+    latlon = np.array([[40.0, 20.0], [40.1, 20.0], [43.0, 20.0], [40.0, 26.0]], np.float32)
+    found = strangers(latlon, seed=0)
+    assert found[0] in (2, 3)
+    assert found[1] in (2, 3)
+    assert found[2] in (0, 1, 3)
+    with pytest.raises(ConfigError, match="larger region"):
+        strangers(latlon[:2], seed=0)
+    assert cells(latlon).tolist() == [20010, 20010, 21010, 20013]
 
 
 def test_pairs_can_be_taken_by_a_mask():
