@@ -1,6 +1,5 @@
 """A range model with all that turns names and places into what it reads."""
 
-import hashlib
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -23,8 +22,6 @@ TAXA, EMBEDDED = "taxa.csv", "taxa.safetensors"
 _AT_ONCE = 16384
 _REMEMBERED = 256
 """Strings whose states are kept: one of Llama's takes 800 kB."""
-_WORTH_KEEPING, _MOST_KEPT = 10_000, 300_000
-"""Places of a map that is kept: from the size from which on it takes a while, to 300 MB."""
 
 
 class RangeEncoder:
@@ -44,7 +41,6 @@ class RangeEncoder:
         self.model, self.taxonomy, self.folder = model.eval(), taxonomy, folder
         self.name, self.sha256 = name, model_sha256(folder)
         self._text: ReadsText | None = None
-        self._last: tuple[str, Float[Tensor, "n dim"]] = ("", torch.empty(0, 0))
 
     @torch.no_grad()
     def taxa(self, strings: Sequence[str]) -> Float[Tensor, "taxa one_more"]:
@@ -60,7 +56,7 @@ class RangeEncoder:
     def places(
         self, latlon: Float[np.ndarray, "n 2"], environment: Environment | None = None
     ) -> Float[Tensor, "n dim"]:
-        """Embed places; those of the last map are kept, so that another taxon takes no time.
+        """Embed places.
 
         Args:
             latlon: Degrees, latitude first.
@@ -70,20 +66,13 @@ class RangeEncoder:
             InvalidSpecError: A place is none.
         """
         fields = (environment or embedded_environment()).variables()
-        asked = hashlib.sha256(latlon.tobytes() + fields.tobytes()).hexdigest()
-        key, kept = self._last  # both at once: another thread may replace them
-        if asked == key:
-            return kept
         given = torch.from_numpy(sampled(fields, latlon))
         where = torch.from_numpy(latlon)
         parts = [
             self.model.embed_places(where[at : at + _AT_ONCE], given[at : at + _AT_ONCE])
             for at in range(0, len(where), _AT_ONCE)
         ]
-        embedded = torch.cat(parts)
-        if _WORTH_KEEPING <= len(embedded) <= _MOST_KEPT:
-            self._last = (asked, embedded)
-        return embedded
+        return torch.cat(parts)
 
     @torch.no_grad()
     def likely(
@@ -93,8 +82,14 @@ class RangeEncoder:
         environment: Environment | None = None,
     ) -> Float[np.ndarray, "taxa n"]:
         """Say how likely each taxon is at each place, 0 to 1."""
-        scores = logits(self.places(latlon, environment), self.taxa(strings))
-        return np.asarray(scores.sigmoid().T.numpy())
+        return self.likely_at(strings, self.places(latlon, environment))
+
+    @torch.no_grad()
+    def likely_at(
+        self, strings: Sequence[str], places: Float[Tensor, "n dim"]
+    ) -> Float[np.ndarray, "taxa n"]:
+        """Say how likely each taxon is at places that :meth:`places` has embedded, 0 to 1."""
+        return np.asarray(logits(places, self.taxa(strings)).sigmoid().T.numpy())
 
     @torch.no_grad()
     def all_species(

@@ -1,16 +1,20 @@
 """Maps of where a taxon lives: measurements for programs and a picture for people."""
 
+import hashlib
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from jaxtyping import Float, Float32, Int, UInt8
+from torch import Tensor
 
 from generation.encoders.range_encoder import RangeEncoder
 from generation.encoders.taxonomy import Taxon
-from generation.errors import InvalidSpecError
+from generation.errors import InvalidSpecError, OutputError
 from generation.geo.climate_novelty import climates_at, novelty_at, todays_climates
 from generation.geo.environment import ATTRIBUTION, Environment, embedded_environment, sampled
 from generation.geo.layers import land_cover
@@ -19,6 +23,7 @@ from generation.media.folder import output_folder, write_together
 from generation.media.geotiff import Band, cog_bytes
 from generation.media.image import png_bytes
 from generation.media.lettering import font
+from generation.pipelines.maps_cache import MapCache
 from generation.pipelines.maps_files import TAG, check_out
 from generation.pipelines.maps_image import LIKELY, coloured, round_degrees
 
@@ -35,6 +40,9 @@ _SEA, _LAND = (224, 230, 235), (246, 244, 238)
 _INK, _SOFT = (20, 20, 20), (90, 90, 90)
 _WATER = 0
 """Of the classes of land cover."""
+_WORTH_KEEPING = 10_000
+"""Cells from which on a map's embedded places are kept on disk: one of half a degree has 260,000
+and 265 MB."""
 _MOST_WATER = 0.5
 """Share of water from which a cell counts as sea."""
 _JUDGED = 4000
@@ -128,7 +136,7 @@ def range_map(
     """
     environment = _changed(warmer_c, rain_share)
     places = grid.latlon()
-    likely = encoder.likely([taxon.string], places, environment)[0]
+    likely = encoder.likely_at([taxon.string], _embedded(encoder, places, environment))[0]
     novel = _new_climates(places, environment) if warmer_c or rain_share else None
     about: dict[str, object] = {
         "taxon": taxon.string,
@@ -154,6 +162,24 @@ def _remarks(taxon: Taxon, encoder: RangeEncoder) -> list[str]:
     if taxon.learnt:
         return []
     return [f"{encoder.name} learnt from no species of it: this is what its name and kin suggest"]
+
+
+def _embedded(
+    encoder: RangeEncoder, places: Float[np.ndarray, "cells 2"], environment: Environment
+) -> Float[Tensor, "cells dim"]:
+    """Embed the cells of a map, which take nearly all of its time, or find them kept on disk."""
+    if len(places) < _WORTH_KEEPING:
+        return encoder.places(places, environment)
+    told = hashlib.sha256(places.tobytes() + environment.variables().tobytes()).hexdigest()
+    shelf = MapCache().shelf(kind="range places", model=encoder.sha256, places=told)
+    kept = shelf.load("places")
+    dim = int(encoder.model.config["dim"])
+    if kept is not None and set(kept) == {"places"} and kept["places"].shape == (len(places), dim):
+        return torch.from_numpy(kept["places"])
+    found = encoder.places(places, environment)
+    with suppress(OutputError):  # the map is made all the same
+        shelf.save("places", {"places": found.numpy()})
+    return found
 
 
 def _new_climates(places: Float[np.ndarray, "cells 2"], changed: Environment) -> float | None:

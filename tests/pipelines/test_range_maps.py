@@ -110,16 +110,22 @@ def found_at(encoder, place):
     return ranked_species(encoder, place, 1, warmer_c=5.0)
 
 
-def test_another_taxon_of_the_same_map_reads_no_places_again(monkeypatch):
+def test_another_taxon_of_the_same_map_reads_no_places_again(monkeypatch, tmp_path):
     encoder = load_range_encoder()
+    monkeypatch.setattr("generation.pipelines.maps_cache.cache_folder", lambda: tmp_path / "kept")
     grid = DegreeGrid(cell_deg=2.0)
     first, other = (encoder.taxonomy.resolve(name) for name in ("Felidae", "Carnivora"))
     one = range_map(encoder, first, grid).likely
+    embed = encoder.model.embed_places
     monkeypatch.setattr(encoder.model, "embed_places", lambda *_: pytest.fail("read again"))
     assert not np.array_equal(range_map(encoder, other, grid).likely, one)
     np.testing.assert_array_equal(range_map(encoder, first, grid).likely, one)
     with pytest.raises(pytest.fail.Exception):
         range_map(encoder, first, grid, warmer_c=1.0)
+    (kept,) = (tmp_path / "maps").glob("*/*.npz")
+    kept.write_bytes(kept.read_bytes()[:-100])  # what is damaged is computed again
+    monkeypatch.setattr(encoder.model, "embed_places", embed)
+    np.testing.assert_array_equal(range_map(encoder, first, grid).likely, one)
 
 
 def test_a_map_says_how_much_of_its_land_has_a_new_climate():
