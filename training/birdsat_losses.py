@@ -19,8 +19,6 @@ CONTRAST = 0.3
 """Weight of the contrastive loss beside that of filling in."""
 MASKED = 0.75
 """Share of the patches that are hidden."""
-AROUND = 1
-"""How far satellite images are shifted in a batch to make pairs that do not belong together."""
 
 
 def filling_in(
@@ -45,8 +43,12 @@ def filling_in(
 
 
 def matching(
-    model: CvmMae, ground: Images, satellite: Images, known: Sequence[Float[Tensor, "batch 2"]]
-) -> Float[Tensor, "two batch"]:
+    model: CvmMae,
+    ground: Images,
+    satellite: Images,
+    known: Sequence[Float[Tensor, "batch 2"]],
+    false: int = 1,
+) -> Float[Tensor, "kinds batch"]:
     """Give the logits of true pairs, and of those with the satellite image of another row.
 
     What is known belongs to the satellite image and goes with it.
@@ -56,18 +58,21 @@ def matching(
         ground: Views.
         satellite: The images around them.
         known: Places and dates of these.
+        false: False pairs of each view: with the image of the row before, and so on.
 
     Raises:
-        ConfigError: A batch of one has no other row.
+        ConfigError: A batch has not so many other rows.
     """
-    if len(ground) < 2:
-        raise ConfigError("a batch of 1 has no false pairs (give loop.batch_size 2 or more)")
-    others = [torch.cat([each, each.roll(AROUND, 0)]) for each in (satellite, *known)]
-    return model(torch.cat([ground, ground]), *others).unflatten(0, (2, -1))
+    if len(ground) <= false:
+        raise ConfigError(
+            f"a batch of {len(ground)} has no {false} false pairs of each (give a larger "
+            "loop.batch_size, or fewer)"
+        )
+    rolls = range(false + 1)
+    others = [torch.cat([each.roll(by, 0) for by in rolls]) for each in (satellite, *known)]
+    return model(torch.cat([ground for _ in rolls]), *others).unflatten(0, (false + 1, -1))
 
 
-def told_apart(logits: Float[Tensor, "two batch"]) -> Float[Tensor, ""]:
-    """Give the cross-entropy of saying which pairs are true: the first row is."""
-    labels = torch.zeros_like(logits)
-    labels[0] = 1
-    return F.binary_cross_entropy_with_logits(logits, labels)
+def told_apart(logits: Float[Tensor, "kinds batch"]) -> Float[Tensor, ""]:
+    """Give the cross-entropy of saying which pairs are true, half of it for the first row."""
+    return (F.softplus(-logits[0]).mean() + F.softplus(logits[1:]).mean()) / 2

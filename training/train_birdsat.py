@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from generation.checkpoint import load_part, save_part
 from generation.config import config, load_config
 from generation.encoders.birdsat import DATE, PLACE, CveMae, CvmMae, as_view
-from generation.encoders.heads import Embedding
-from generation.encoders.masked_vit import Images
+from generation.encoders.heads import Embedding, unit
+from generation.encoders.masked_vit import Images, Masking
 from generation.errors import ConfigError
 from training.birdsat_losses import CONTRAST, filling_in, matching, told_apart
 from training.cross_view_data import (
@@ -88,6 +88,12 @@ class BirdSatConfig:
     """Whether the satellite tower of the embedding model stays as it starts, as published."""
     drop: float = 0.25
     """How often a place is not told."""
+    false: int = 1
+    """Pairs that do not belong together for each that does; of kind=match."""
+    begin_with: Path | None = None
+    """Of kind=match: a folder with ``embed``, whose ground tower and patches it begins with."""
+    align: float = 0.0
+    """Of kind=match: weight of telling views apart by their class tokens, each read alone."""
     jitter: float = 0.1
     """How far colours of either view are stretched by lot."""
     validation: int | None = None
@@ -105,6 +111,10 @@ class BirdSatConfig:
             raise ConfigError(
                 "hold_satellite is of kind=embed with start_from: the matching model has one "
                 "tower, and a new one has learnt nothing"
+            )
+        if self.false < 1:
+            raise ConfigError(
+                f"false={self.false} leaves nothing to be told apart (give 1 or more)"
             )
         for name in ("drop", "jitter"):
             if not 0 <= getattr(self, name) < 1:
@@ -141,10 +151,39 @@ def new_model(cfg: BirdSatConfig, *, dated: bool) -> CveMae | CvmMae:
     reads = ((PLACE, DATE) if dated else (PLACE,)) if cfg.metadata else ()
     if cfg.kind == "match":
         tower = {"views": views, **sized(cfg.ground), "decoder": list(cfg.decoder)}
-        return CvmMae(tower, reads, cfg.drop)
+        matcher = CvmMae(tower, reads, cfg.drop)
+        if cfg.begin_with is not None:
+            begin(matcher, load_part(CveMae, cfg.begin_with / "embed"))
+        return matcher
     ground = {"views": views[:1], **sized(cfg.ground), "decoder": list(cfg.decoder)}
     satellite = {"views": views[1:], **sized(cfg.satellite), "decoder": [0, 0, 0]}
     return CveMae(ground, satellite, reads, cfg.drop)
+
+
+def begin(model: CvmMae, embed: CveMae) -> None:
+    """Copy what reads either view from an embedding model, and the blocks of its ground tower.
+
+    Raises:
+        ConfigError: They are of other sizes.
+    """
+    tower = model.joint_tower
+    parts = {
+        "patches.0.": (embed.ground_tower, "patches.0."),
+        "blocks.": (embed.ground_tower, "blocks."),
+    }
+    parts |= {"patches.1.": (embed.satellite_tower, "patches.0.")}
+    state = tower.state_dict()
+    for here, (source, there) in parts.items():
+        for name, value in source.state_dict().items():
+            if name.startswith(there):
+                target = here + name.removeprefix(there)
+                if state.get(target, value[:0]).shape != value.shape:
+                    raise ConfigError(
+                        f"{target} of the matching model has not the size {tuple(value.shape)} of "
+                        "begin_with (give both the same views, dim, depth and heads)"
+                    )
+                state[target] = value
+    tower.load_state_dict(state)
 
 
 def sizes_of(model: CveMae | CvmMae) -> list[tuple[int, int, int]]:
@@ -168,8 +207,8 @@ class BirdSatModel(nn.Module):
         self.net, self.cfg = model, cfg
         if isinstance(model, CveMae):
             model.satellite_tower.requires_grad_(not cfg.hold_satellite)
-            if not cfg.compat:
-                self.log_scale = nn.Parameter(torch.tensor(_LOG_SCALE))
+        if (isinstance(model, CveMae) or cfg.align) and not cfg.compat:
+            self.log_scale = nn.Parameter(torch.tensor(_LOG_SCALE))
 
     def train(self, mode: bool = True) -> "BirdSatModel":
         """Turn learning on or off; a tower that is held stays off, its batch norms too."""
@@ -184,17 +223,36 @@ class BirdSatModel(nn.Module):
         satellite = self._seen(batch["satellite"], self.cfg.satellite)
         known = (batch["latlon"], batch["date"])
         if isinstance(self.net, CvmMae):
-            logits = matching(self.net, ground, satellite, known)
+            logits = matching(self.net, ground, satellite, known, self.cfg.false)
             told = told_apart(logits)
             filled = filling_in(self.net.joint_tower, [ground, satellite])
-            right = torch.stack([logits[0] > 0, logits[1] < 0]).float().mean()
-            return {"loss": told + filled, "told": told, "filled": filled, "right": right}
+            right = ((logits[0] > 0).float().mean() + (logits[1:] < 0).float().mean()) / 2
+            found = {"told": told, "filled": filled, "right": right}
+            if not self.cfg.align:
+                return {"loss": told + filled, **found}
+            aligned = self._aligned(self.net, [ground, satellite], known)
+            return {"loss": told + filled + self.cfg.align * aligned, **found, "aligned": aligned}
         one = gathered(Embedding(self.net.embed_ground(ground))).vector
         other = gathered(Embedding(self.net.embed_satellite(satellite, *known))).vector
         scale = one.new_ones(()) if self.cfg.compat else clamped_scale(self.log_scale)
         told = info_nce(one, other, scale)
         filled = filling_in(self.net.ground_tower, [ground])
         return {"loss": CONTRAST * told + filled, "told": told, "filled": filled}
+
+    def _aligned(self, net: CvmMae, views: list[Images], known: tuple[Tensor, Tensor]) -> Tensor:
+        """Let either view find the other among those of the batch, each read without the other."""
+        tower, first = net.joint_tower, net.joint_tower.counts[0]
+        rows = torch.arange(sum(tower.counts), device=views[0].device).expand(len(views[0]), -1)
+        alone = [
+            tower.encode(views, Masking(kept, sum(tower.counts)))[:, 0]
+            for kept in (rows[:, :first], rows[:, first:])
+        ]
+        one, other = (
+            gathered(Embedding(unit(each))).vector
+            for each in (alone[0], alone[1] + net.metadata(*known))
+        )
+        scale = one.new_ones(()) if self.cfg.compat else clamped_scale(self.log_scale)
+        return info_nce(one, other, scale)
 
     def _seen(self, pixels: Tensor, tower: TowerConfig) -> Images:
         images = as_view(pixels, tower.view[:2])

@@ -1,8 +1,9 @@
 """Vision transformers that learn by filling in what is masked, of one view or of several at once.
 
 A view is ``(height, width, patch)`` in pixels. The tokens of all views stand in one row behind the
-class token; each view's positions are sines and cosines of its own rows and columns. A masked
-autoencoder of the usual kind is one with a single square view.
+class token; positions are sines and cosines of rows and columns, the views being laid below each
+other, so that what is masked can be told by its place alone. A masked autoencoder of the usual kind
+is one with a single square view.
 
 Source:
     He et al., "Masked autoencoders are scalable vision learners" (CVPR 2022); the blocks with
@@ -30,8 +31,16 @@ _BASE = 10_000.0
 _SHUFFLE_SEED = 0
 
 
-def grid_positions(rows: int, columns: int, dim: int) -> Float[Tensor, "patches dim"]:
+def grid_positions(
+    rows: int, columns: int, dim: int, first_row: int = 0
+) -> Float[Tensor, "patches dim"]:
     """Encode the places of a grid, row by row: the column in the first half, the row in the second.
+
+    Args:
+        rows: Of the grid.
+        columns: Of the grid.
+        dim: Features of a place.
+        first_row: The number of its first row.
 
     Raises:
         ConfigError: ``dim`` is no multiple of four.
@@ -43,12 +52,12 @@ def grid_positions(rows: int, columns: int, dim: int) -> Float[Tensor, "patches 
         raise ConfigError(f"{dim} features hold no positions of a grid (give a multiple of 4)")
     omega = _BASE ** (-torch.arange(dim // 4) / (dim // 4))
 
-    def line(count: int) -> Float[Tensor, "count half"]:
-        angle = torch.arange(count)[:, None] * omega
+    def line(count: int, first: int = 0) -> Float[Tensor, "count half"]:
+        angle = (first + torch.arange(count))[:, None] * omega
         return torch.cat([angle.sin(), angle.cos()], 1)
 
     column = line(columns).expand(rows, columns, dim // 2)
-    row = line(rows)[:, None].expand(rows, columns, dim // 2)
+    row = line(rows, first_row)[:, None].expand(rows, columns, dim // 2)
     return torch.cat([column, row], -1).flatten(0, 1)
 
 
@@ -213,8 +222,11 @@ class MaskedVit(ModelMixin, ConfigMixin):
         self.decoder_pred = nn.ModuleList(nn.Linear(width, 3 * p * p) for _, _, p in self.sizes)
 
     def _positions(self, dim: int) -> Float[Tensor, "one n dim"]:
-        each = [grid_positions(rows, columns, dim) for rows, columns in self.grids]
-        return torch.cat([torch.zeros(1, dim), *each])[None]
+        each, first = [torch.zeros(1, dim)], 0
+        for rows, columns in self.grids:
+            each.append(grid_positions(rows, columns, dim, first))
+            first += rows
+        return torch.cat(each)[None]
 
     def encode(
         self, images: Sequence[Images], masking: Masking | None = None

@@ -59,7 +59,8 @@ def test_positions_of_both_views_are_really_set():
     assert positions.shape == (1 + 8 + 4, 16)
     assert not positions[0].any()  # of the class token
     assert positions[1:].abs().sum(1).min() > 1
-    torch.testing.assert_close(positions[9:], grid_positions(2, 2, 16))
+    torch.testing.assert_close(positions[9:], grid_positions(2, 2, 16, 2))
+    assert len({tuple(row.tolist()) for row in positions}) == 13  # none like another
 
 
 def test_patches_are_cut_row_by_row_with_colours_last():

@@ -13,7 +13,7 @@ from tiny_sets import write_sets
 from torch.nn import functional as F
 
 from generation.cli import main as terrascape
-from generation.encoders.birdsat import CvmMae
+from generation.encoders.birdsat import CvmMae, as_view
 from generation.encoders.cross_view import load_cross_view
 from generation.encoders.masked_vit import MaskedVit, Masking, patchified
 from generation.errors import ConfigError
@@ -120,7 +120,15 @@ def test_false_pairs_have_the_image_and_the_place_of_the_row_before():
     torch.testing.assert_close(found[1], model(ground, satellite[back], *(e[back] for e in known)))
     expected = (-F.logsigmoid(found[0]) - F.logsigmoid(-found[1])).mean() / 2
     torch.testing.assert_close(told_apart(found), expected)
-    with pytest.raises(ConfigError, match="no false pairs"):
+    more = matching(model, ground, satellite, known, false=2)
+    torch.testing.assert_close(more[:2], found)
+    further = [1, 2, 0]
+    torch.testing.assert_close(
+        more[2], model(ground, satellite[further], *(e[further] for e in known))
+    )
+    halves = F.softplus(-more[0]).mean() / 2 + F.softplus(more[1:]).mean() / 2
+    torch.testing.assert_close(told_apart(more), halves)
+    with pytest.raises(ConfigError, match="no 1 false pairs"):
         matching(model, ground[:1], satellite[:1], tuple(e[:1] for e in known))
 
 
@@ -171,6 +179,50 @@ def test_both_parts_of_a_run_are_a_model_that_the_report_measures(home, capsys):
     assert controls["chance/recall_at_10"] == pytest.approx(10 / 16)
     assert "--limit 4" in report["command"]
     assert "chance within 10" in capsys.readouterr().err
+
+
+def test_a_matching_model_begins_with_an_embedding_one_and_reads_views_alone(home, tmp_path):
+    train([*told(home, "embed"), f"out={tmp_path}/first"])
+    cfg = replace(
+        BirdSatConfig(**_sizes(home)),
+        kind="match",
+        begin_with=tmp_path / "first/weights",
+        align=1.0,
+    )
+    task = BirdSatTask(cfg)
+    first = load_cross_view(str(tmp_path / "first/weights"))._embed
+    tower = task.model.net.joint_tower
+    for name, part in first.ground_tower.blocks.state_dict().items():
+        assert torch.equal(tower.blocks.state_dict()[name], part)
+    above = first.satellite_tower.patches[0].proj.weight
+    assert torch.equal(tower.patches[1].proj.weight, above)
+    batch = next(task.batches(0, 0, 1))
+    found = task.model(batch)
+    total = found["told"] + found["filled"] + found["aligned"]
+    torch.testing.assert_close(found["loss"], total)
+    # what aligns the views reads each of them alone
+    task.model.eval()
+    net, known = task.model.net, (batch["latlon"], batch["date"])
+    ground = as_view(batch["ground"], (16, 64))
+    satellite = as_view(batch["satellite"], (16, 16))
+    loss = task.model._aligned(net, [ground, satellite], known)
+    seen = [(net.joint_tower.patches[0](ground), 0), (net.joint_tower.patches[1](satellite), 16)]
+    tokens = []
+    for patches, at in seen:
+        x = patches + tower.pos_embed[:, 1 + at : 1 + at + patches.shape[1]]
+        first_token = (tower.cls_token + tower.pos_embed[:, :1]).expand(len(x), -1, -1)
+        x = torch.cat([first_token, x], 1)
+        for block in tower.blocks:
+            x = block(x)
+        tokens.append(tower.norm(x)[:, 0])
+    tokens[1] = tokens[1] + net.metadata(*known)
+    one, other = (F.normalize(each, dim=1) for each in tokens)
+    logits = task.model.log_scale.exp() * one @ other.T
+    rows = torch.arange(len(one))
+    expected = (F.cross_entropy(logits, rows) + F.cross_entropy(logits.T, rows)) / 2
+    torch.testing.assert_close(loss, expected, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ConfigError, match="begin_with"):
+        BirdSatTask(replace(cfg, ground=replace(cfg.ground, dim=8)))
 
 
 def test_a_pair_that_is_left_over_is_not_judged(home):
@@ -289,7 +341,8 @@ def test_every_mistake_of_a_table_is_told(photos, tmp_path):
         ("kind=moco", "embed or match"),
         ("compat=range", "give mvrl"),
         ("drop=1", "drop=1"),
-        ("hold_satellite=true", "has one tower"),
+        ("false=0", "nothing to be told apart"),
+        ("hold_satellite=true", "has one"),
         ("validation=144", "0 pairs are left"),
     ],
 )
