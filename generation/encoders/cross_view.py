@@ -176,15 +176,16 @@ class CrossViewEncoder:
         above: Above,
         ground: UInt8[np.ndarray, "gallery height width 3"],
         *,
-        first: int = FIRST,
+        first: int = 0,
         on_query: Callable[[int, int], None] = lambda done, of: None,
     ) -> Int[Tensor, "n gallery"]:
-        """Rank views for each satellite image; where a model matches, it orders the first again.
+        """Rank views for each satellite image, and on demand match the first of them again.
 
         Args:
             above: What is asked for.
             ground: What is looked through.
-            first: How many are matched; none with 0.
+            first: How many are matched and put in order by that; :data:`FIRST` as published. The
+                embedded model's vectors give the better order (its card has both).
             on_query: Told after each image how many are done, and of how many.
 
         Raises:
@@ -195,7 +196,9 @@ class CrossViewEncoder:
             BirdSAT, §4.3: hierarchical retrieval.
         """
         cosines = self.satellite(above) @ self.ground(ground).T
-        if not self.matches:
+        if first < 0:
+            raise InvalidSpecError(f"first={first} (give 0 or more)")
+        if not (self.matches and first):
             return cosines.argsort(dim=1, descending=True, stable=True)
 
         def fits(query: int, rows: Int[Tensor, " k"]) -> Float[Tensor, " k"]:
