@@ -211,7 +211,7 @@ def test_convert_refuses_what_it_cannot_read(tmp_path, out, capsys):
     assert main(["convert", "controlnet", str(tmp_path / "a.ckpt"), "--out", str(out)]) == 2
     unknown, absent = capsys.readouterr().err.splitlines()
     assert "kind='sonnet'" in unknown
-    assert "controlnet, coordnet, geoclap, geoclip, psm, sat2sound, satclip" in unknown
+    assert "controlnet, coordnet, geoclap, geoclip, psm, range, sat2sound, satclip" in unknown
     assert "a.ckpt" in absent
     assert not out.exists()
 
