@@ -28,8 +28,8 @@ from generation.errors import ConfigError
 from training.cross_view_data import CrossViews, read_pairs
 from training.data import list_files
 from training.evaluate_controls import Scores
-from training.evaluate_style import QUANTILES
 from training.evaluate_taxabind import area
+from training.floors import quantiles
 from training.metrics import bootstrap, ratio
 from training.panorama_data import open_sets
 from training.ranks import summary
@@ -111,11 +111,7 @@ def floor_of(
     if encoder.matches:
         figures["match"] = encoder.match(pairs.ground, above)
         figures["match_of_others"] = encoder.match(pairs.ground, above[other])
-    marks = torch.tensor(QUANTILES)
-    return {
-        name: [round(value, 4) for value in each.quantile(marks).tolist()]
-        for name, each in figures.items()
-    }
+    return quantiles(figures)
 
 
 def _limited(pairs: CrossViews, settings: Settings) -> CrossViews:

@@ -146,7 +146,8 @@ def add_style(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
 
 def _style(args: argparse.Namespace) -> int:
     refuse_old(args.out)
-    from training.evaluate_style import Settings, command_of, lines, measured, write_floor
+    from training.evaluate_style import Settings, command_of, lines, measured
+    from training.floors import write_floor
 
     told = {k: v for k, v in vars(args).items() if k not in ("run", "out", "floor")}
     settings = Settings(**told)
@@ -211,7 +212,7 @@ def add_birdsat(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") ->
 def _birdsat(args: argparse.Namespace) -> int:
     refuse_old(args.out)
     from training.evaluate_birdsat import Settings, command_of, lines, measured
-    from training.evaluate_style import write_floor
+    from training.floors import write_floor
 
     told = {k: v for k, v in vars(args).items() if k not in ("run", "out", "floor")}
     settings = Settings(**told)

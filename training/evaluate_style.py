@@ -9,9 +9,7 @@ tiles A and B in place of the pictures (real), and one half (chance).
 Also measured: the card of plausibility on real tiles, which is what pictures are held to.
 """
 
-import json
 import shlex
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from generation.atomic import atomic_path
 from generation.checkpoint import model_sha256, sha256_file
 from generation.console import Progress
 from generation.diffusion.guidance import GuidanceScales
@@ -38,6 +35,7 @@ from training.data import list_files
 from training.evaluate_controls import Scores
 from training.evaluate_steering import PlaceJudge, describe
 from training.evaluate_tiles import Tiles, evenly, partners, read_tiles
+from training.floors import quantiles
 from training.metrics import LiteFeatures, bootstrap, ratio
 from training.ranges_data import UNSEEN_GENUS, UNSEEN_SPECIES, Ranges, read_ranges
 from training.style_samples import nearest_cells
@@ -47,7 +45,6 @@ KINDS = (STYLE, CLIMATE, HABITAT)
 _NEAREST = 8
 _BLOCK_DEG = 10
 _BATCH = 8
-QUANTILES = (0.05, 0.5, 0.95)
 Parts = dict[str, Tensor]
 
 
@@ -162,17 +159,7 @@ def floor_of(tiles: Tiles) -> dict[str, list[float]]:
         "fits_its_place": agrees,
         "agreement_location": location,
     }
-    marks = torch.tensor(QUANTILES)
-    return {
-        name: [round(value, 4) for value in each.quantile(marks).tolist()]
-        for name, each in figures.items()
-    }
-
-
-def write_floor(floor: Mapping[str, list[float]], folder: Path) -> None:
-    """Put it beside a database, where the card of plausibility reads it."""
-    with atomic_path(folder / plausibility.FLOOR) as temporary:
-        temporary.write_text(json.dumps(dict(floor), indent=2) + "\n", encoding="utf-8")
+    return quantiles(figures)
 
 
 def _judge(tiles: Tiles) -> PlaceJudge:

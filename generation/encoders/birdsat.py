@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from generation.encoders.heads import Compat, unit
+from generation.encoders.image import IMAGENET
 from generation.encoders.masked_vit import Images, MaskedVit
 from generation.encoders.metadata import encode_place
 from generation.errors import ConfigError
@@ -40,8 +41,6 @@ PARTS = (PLACE, DATE)
 GROUND = {"views": ((384, 384, 32),), "cell": "vitae"}
 SATELLITE = {"views": ((224, 224, 16),), "cell": "vitae", "decoder": (0, 0, 0)}
 """As published, with the other sizes of :class:`MaskedVit`."""
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue in [0, 1]."""
 
 
 def encode_date(date: Float[Tensor, "batch 2"]) -> Float[Tensor, "batch 4"]:
@@ -202,7 +201,7 @@ def as_view(
     images = pixels.permute(0, 3, 1, 2).float() / 255
     if images.shape[-2:] != size:
         images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    mean, deviation = (images.new_tensor(each).view(1, 3, 1, 1) for each in (_MEAN, _DEVIATION))
+    mean, deviation = (images.new_tensor(each).view(1, 3, 1, 1) for each in IMAGENET)
     return (images - mean) / deviation
 
 

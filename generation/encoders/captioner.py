@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 
-from generation.checkpoint import load_safetensors, model_sha256
+from generation.checkpoint import model_sha256
+from generation.encoders.language_weights import open_whole
 from generation.errors import InvalidSpecError, MissingFileError, WeightsError
 from generation.hub import fetch
 from generation.registry import find, list_models
@@ -112,30 +113,14 @@ def _stamped(folder: Path) -> Captioner:
 def _loaded(folder: Path, stamp: tuple[float, ...]) -> Captioner:
     from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-    for file in _weights(folder):
-        load_safetensors(file)  # whole, finite, and no pickle
-    gpu = torch.cuda.is_available()
-    try:
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        model, told = LlavaForConditionalGeneration.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            dtype=torch.float16 if gpu else torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-        raise WeightsError(
-            f"{folder} is no whole LLaVA: {' '.join(str(error).split())[:160]} (download it again)"
-        ) from error
-    lacking = sorted(told["missing_keys"])
-    if lacking:
-        raise WeightsError(
-            f"{folder}: {', '.join(lacking[:3])} is missing ({len(lacking)} such; use the weights "
-            "that its config.json was saved with)"
-        )
+    processor, model = open_whole(
+        (AutoProcessor, LlavaForConditionalGeneration),
+        folder,
+        _weights(folder),
+        "LLaVA",
+        torch.float16,
+    )
     _tell_patches(processor, model.config)
-    model = model.to("cuda" if gpu else "cpu").eval().requires_grad_(False)
     return Captioner(processor, model, model_sha256(folder))
 
 

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 
 from generation.errors import InvalidSpecError
 
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and deviation of its red, green and blue in [0, 1]."""
 _BASE = 10_000.0
 
 

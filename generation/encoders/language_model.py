@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from generation.checkpoint import load_safetensors
+from generation.encoders.language_weights import open_whole
 from generation.encoders.text import TextEncoder
 from generation.errors import InvalidSpecError, WeightsError
 from generation.hub import fetch
@@ -52,29 +52,9 @@ class LanguageModelEncoder:
         files = sorted(folder.glob("*.safetensors"))
         if not files:
             raise WeightsError(f"{folder} holds no .safetensors (download it again)")
-        for file in files:
-            load_safetensors(file)  # whole, finite, and no pickle
-        gpu = torch.cuda.is_available()
-        try:
-            self.tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-            model, told = AutoModel.from_pretrained(
-                folder,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-                dtype=torch.bfloat16 if gpu else torch.float32,
-            )
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError, ImportError) as error:
-            raise WeightsError(
-                f"{folder} is no whole language model: {' '.join(str(error).split())[:160]} "
-                "(download it again)"
-            ) from error
-        if lacking := sorted(told["missing_keys"]):
-            raise WeightsError(
-                f"{folder}: {', '.join(lacking[:3])} is missing ({len(lacking)} such; use the "
-                "weights that its config.json was saved with)"
-            )
-        self.model = model.to("cuda" if gpu else "cpu").eval().requires_grad_(False)
+        self.tokenizer, self.model = open_whole(
+            (AutoTokenizer, AutoModel), folder, files, "language model", torch.bfloat16
+        )
         if self.tokenizer.pad_token is None:  # Llama has none; what is filled up is masked anyway
             self.tokenizer.pad_token = self.tokenizer.eos_token
         self.tokenizer.padding_side = "right"

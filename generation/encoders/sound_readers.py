@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 from torch.nn import functional as F
 
+from generation.encoders.image import IMAGENET
 from generation.encoders.text import TextEncoder
 from generation.errors import AudioError, ConfigError, MissingFileError
 from generation.media.audio import Mel, Recording, fitted, log_mel, resampled
@@ -24,8 +25,6 @@ TOKENIZER, TEXT_ENCODER = "tokenizer", "text_encoder"
 """Folders beside the weights of a space whose text tower is not the embedded one."""
 _QUIETEST = 1e-10
 """Power below which a spectrogram in decibels tells nothing apart."""
-_MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's red, green and blue in [0, 1]."""
 _CHUNKS = 3
 Words = tuple[Tensor, Bool[Tensor, "batch words"]]
 """Token states or token numbers, and which of them are words."""
@@ -67,7 +66,7 @@ class Pixels:
         )
         start = round((self.side - self.image_px) / 2)
         middle = scaled.narrow(2, start, self.image_px).narrow(3, start, self.image_px)
-        mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (_MEAN, _DEVIATION))
+        mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in IMAGENET)
         return (middle - mean) / deviation
 
     def _averaged(

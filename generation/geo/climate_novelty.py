@@ -27,7 +27,6 @@ USUAL = 0.99
 _CLIMATE = BIOCLIM[1:]
 _SAMPLED = 800
 _LEAST_VARIANCE = 1e-4
-_WATER = 0.5
 _AT_ONCE = 512
 _NAMES = {
     "bio1": "mean temperature",
@@ -82,13 +81,10 @@ class Climates:
         Args:
             environment: Today's.
         """
-        fields = environment.variables()[1 : len(BIOCLIM)]
-        water = environment.cover[0]
-        rows, cols = np.nonzero((water < _WATER) & np.isfinite(fields).all(0))
-        self.latlon = np.stack(
-            [90 - (rows + 0.5) * 180 / water.shape[0], (cols + 0.5) * 360 / water.shape[1] - 180], 1
-        ).astype(np.float32)
-        found = fields[:, rows, cols].T.astype(np.float64)
+        land = environment.land
+        every = climates_at(environment, land)
+        known = np.isfinite(every).all(1)
+        self.latlon, found = land[known], every[known].astype(np.float64)
         self._low, self._high = found.min(0), found.max(0)
         self._mean, self._deviation = found.mean(0), found.std(0).clip(1e-9)
         spread, self._turn = np.linalg.eigh(np.corrcoef(found.T))

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 from generation.errors import InvalidSpecError, MissingFileError
 from generation.geo.layers import ASSETS
@@ -29,6 +29,8 @@ ATTRIBUTION = (
     "Climate and height: ITU-R P.1510, P.837, P.1511. Land cover: MODIS MCD12C1 v006 2019 (NASA LP "
     "DAAC)."
 )
+MOST_WATER = 0.5
+"""Share of water from which a cell is no land."""
 _FILE = "environment_1deg.npz"
 _QUARTER = 3
 _MONTHS = 12
@@ -58,6 +60,15 @@ class Environment:
                 f"fields of one grid are needed, twice as wide as high and the whole Earth: {told} "
                 "(bring them to one grid)"
             )
+
+    @property
+    def land(self) -> Float32[np.ndarray, "cells 2"]:
+        """The middles of all cells that are land for the greater part, latitude first."""
+        water = self.cover[0]
+        rows, cols = np.nonzero(water < MOST_WATER)
+        lat = 90 - (rows + 0.5) * 180 / water.shape[0]
+        lon = -180 + (cols + 0.5) * 360 / water.shape[1]
+        return np.stack([lat, lon], 1).astype(np.float32)
 
     def changed(self, *, warmer_c: float = 0.0, rain_share: float = 0.0) -> "Environment":
         """Give the same land under another climate.

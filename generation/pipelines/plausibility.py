@@ -34,8 +34,6 @@ ZOOM = 8
 """The scale that the judges know."""
 LIVES = 0.5
 """From this share of its greatest probability on a taxon is predicted to live in a cell."""
-_WATER = 0.5
-"""Share of water from which a cell of the grid is no land."""
 
 
 def plausibility(image: UInt8[np.ndarray, "height width 3"], spec: RunSpec) -> dict[str, Any]:
@@ -141,11 +139,7 @@ def _apart(spec: RunSpec, place: list[float]) -> float:
 @lru_cache(maxsize=1)
 def _cells() -> Float[np.ndarray, "cells 2"]:
     """Give the middles of all cells of land of one degree."""
-    water = embedded_environment().cover[0]
-    rows, cols = np.nonzero(water < _WATER)
-    lat = 90 - (rows + 0.5) * 180 / water.shape[0]
-    lon = -180 + (cols + 0.5) * 360 / water.shape[1]
-    return np.stack([lat, lon], 1).astype(np.float32)
+    return embedded_environment().land
 
 
 @lru_cache(maxsize=2)

@@ -16,7 +16,13 @@ from generation.encoders.range_encoder import RangeEncoder
 from generation.encoders.taxonomy import Taxon
 from generation.errors import InvalidSpecError, OutputError
 from generation.geo.climate_novelty import climates_at, novelty_at, todays_climates
-from generation.geo.environment import ATTRIBUTION, Environment, embedded_environment, sampled
+from generation.geo.environment import (
+    ATTRIBUTION,
+    MOST_WATER,
+    Environment,
+    embedded_environment,
+    sampled,
+)
 from generation.geo.layers import land_cover
 from generation.geo.location import Region
 from generation.media.folder import output_folder, write_together
@@ -43,8 +49,6 @@ _WATER = 0
 _WORTH_KEEPING = 10_000
 """Cells from which on a map's embedded places are kept on disk: one of half a degree has 260,000
 and 265 MB."""
-_MOST_WATER = 0.5
-"""Share of water from which a cell counts as sea."""
 _JUDGED = 4000
 """Cells of land whose climates are held to today's, evenly taken from all."""
 LIVES = 0.5
@@ -185,7 +189,7 @@ def _embedded(
 def _new_climates(places: Float[np.ndarray, "cells 2"], changed: Environment) -> float | None:
     """Give the share of the land of a map whose climate is like none of today's."""
     water = sampled(changed.cover[:1], places)[:, 0]
-    land = places[water < _MOST_WATER]
+    land = places[water < MOST_WATER]
     if not len(land):
         return None
     some = land[:: 1 + len(land) // _JUDGED]
@@ -322,7 +326,7 @@ def _near_sea(lat: float, lon: float) -> bool:
     around = [(lat + north, lon + east) for north in (-1, 0, 1) for east in (-1, 0, 1)]
     places = np.array([(min(90, max(-90, a)), (b + 180) % 360 - 180) for a, b in around])
     water = sampled(embedded_environment().cover[:1], places.astype(np.float32))
-    return bool((water > _MOST_WATER).any())
+    return bool((water > MOST_WATER).any())
 
 
 def ranked_species(
